@@ -1,0 +1,1 @@
+"""gemma_scope: a full-stack interpretability suite for Gemma 3, in JAX."""
