@@ -1,0 +1,111 @@
+"""Grouped-query attention with QK-norm and rotary positions.
+
+Sites inside: `query`, `key` (after norm and rotation, what enters the dot
+product), `value`, `pattern`, `z`. The full pattern exists only where its site
+is tapped or edited; the kernels are in `attention_kernel`.
+
+Source: "Gemma 3 Technical Report" (2025), section 2.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from penzai import pz
+
+from gemma_scope import axes
+from gemma_scope.model import attention_kernel as kernel
+from gemma_scope.model.context import Context, Past
+from gemma_scope.model.linear import Linear
+from gemma_scope.model.norms import RMSNorm
+from gemma_scope.model.placement import Places
+from gemma_scope.model.rope import rotate
+
+QUERY_AXES = (axes.BATCH, axes.SEQ, axes.HEADS, axes.PROJECTION)
+KEY_AXES = (axes.BATCH, axes.SEQ, axes.KV_HEADS, axes.PROJECTION)
+PATTERN_AXES = (axes.BATCH, axes.HEADS, axes.SEQ, axes.KV_SEQ)
+
+
+@pz.pytree_dataclass
+class Attention(pz.nn.Layer):
+  """The attention of one block, between its two norms.
+
+  Attributes:
+    to_query: Product to the query heads.
+    to_key_value: Product to the keys and values.
+    query_norm: RMSNorm of every query.
+    key_norm: RMSNorm of every key.
+    query: Site of the queries.
+    key: Site of the keys.
+    value: Site of the values.
+    pattern: Site of the attention pattern.
+    z: Site of the mixed values, head by head.
+    output: Product back to the residual stream's width (W_O).
+    scale: Factor of the scores, s ** -0.5.
+    window: Tokens a query sees, itself included; None on a global layer.
+  """
+
+  to_query: Linear
+  to_key_value: Linear
+  query_norm: RMSNorm
+  key_norm: RMSNorm
+  query: pz.nn.Layer
+  key: pz.nn.Layer
+  value: pz.nn.Layer
+  pattern: pz.nn.Layer
+  z: pz.nn.Layer
+  output: Linear
+  scale: float = dataclasses.field(metadata={"pytree_node": False})
+  window: int | None = dataclasses.field(metadata={"pytree_node": False})
+
+  def __call__(
+    self, x: pz.nx.NamedArray, /, *, context: Context, **side_inputs
+  ) -> pz.nx.NamedArray:
+    """Maps {batch, seq, embedding} to itself."""
+    side_inputs["context"] = context
+    place = context.placement
+    turn = place.globally if self.window is None else place.local
+    names = (axes.BATCH, axes.SEQ, axes.KV_HEADS, axes.PROJECTION)
+    both = self.to_key_value(x)
+    key = self.key_norm(both[{axes.KEY_VALUE: 0}]).unwrap(*names)
+    value = both[{axes.KEY_VALUE: 1}].unwrap(*names)
+    query = self.query_norm(self.to_query(x)).unwrap(*QUERY_AXES)
+    wrapped = (
+      pz.nx.wrap(rotate(query, turn), *QUERY_AXES),
+      pz.nx.wrap(rotate(key, turn), *KEY_AXES),
+      pz.nx.wrap(value, *KEY_AXES),
+    )
+    layers = (self.query, self.key, self.value)
+    seen = [layer(v, **side_inputs) for layer, v in zip(layers, wrapped)]
+    z = self._mix(*[v.data_array for v in seen], context)
+    z = self.z(pz.nx.wrap(z, *QUERY_AXES), **side_inputs)
+    return self.output(z)
+
+  def _mix(
+    self, query: jax.Array, key: jax.Array, value: jax.Array, context: Context
+  ) -> jax.Array:
+    """From queries, keys and values to z, [batch, seq, heads, projection]."""
+    place = context.placement
+    here = place.places
+    dense = self.pattern.is_active(context)  # type: ignore[attr-defined]
+    if context.past is None and not dense:
+      return kernel.blocked_attention(
+        query, key, value, here, self.scale, self.window
+      )
+    keys = here
+    if context.past is not None:
+      key, value, keys = after(context.past, key, value, here)
+    mask = kernel.visible(here, keys, self.window)
+    pattern = kernel.attention_pattern(query, key, mask, self.scale)
+    named = pz.nx.wrap(pattern, *PATTERN_AXES)
+    named = self.pattern(named, context=context)
+    return kernel.apply_pattern(named.unwrap(*PATTERN_AXES), value)
+
+
+def after(
+  past: Past, key: jax.Array, value: jax.Array, here: Places
+) -> tuple[jax.Array, jax.Array, Places]:
+  """Keys, values and their places with the earlier tokens in front."""
+  keys = jnp.concatenate([past.key, key], axis=1)
+  values = jnp.concatenate([past.value, value], axis=1)
+  return keys, values, past.places.then(here)

@@ -1,0 +1,131 @@
+"""One decoder layer of Gemma 3 and the order of its sites.
+
+    resid_mid  = resid_pre + norm(attention(norm(resid_pre)))
+    resid_post = resid_mid + norm(feedforward(norm(resid_mid)))
+
+Each branch is norm, `_in` site, computation, `_proj` site, norm, `_write`
+site. Blocks are built from arrays by canonical name, and give them back.
+"""
+
+from collections.abc import Callable, Mapping
+import functools
+
+from penzai import pz
+
+from gemma_scope import axes
+from gemma_scope.model.attention import Attention
+from gemma_scope.model.config import GemmaConfig
+from gemma_scope.model.feedforward import FeedForward
+from gemma_scope.model.linear import Linear
+from gemma_scope.model.norms import RMSNorm
+from gemma_scope.model.site_layer import SiteLayer
+
+
+@pz.pytree_dataclass(has_implicitly_inherited_fields=True)
+class Block(pz.nn.Sequential):
+  """One decoder layer: sites and two residual branches, in order."""
+
+
+def build_block(
+  config: GemmaConfig, *, is_global: bool, arrays: Mapping[str, pz.nx.NamedArray]
+) -> Block:
+  """Builds a block.
+
+  Args:
+    config: The model's shape.
+    is_global: Whether its attention sees everything before it.
+    arrays: Canonical name without `layer_{i}/` -> array, in the layout of
+      `gemma_scope.model.layout`. An axis `layer` in front makes it a block of
+      a scanned stack.
+  """
+  norm = functools.partial(_norm, config, arrays)
+  attention = _attention(config, is_global, arrays, norm)
+  feedforward = FeedForward(
+    gate_up=Linear(arrays["mlp/gating_einsum"], (axes.EMBEDDING,)),
+    mlp_act=SiteLayer("mlp_act"),
+    down=Linear(arrays["mlp/linear"], (axes.NEURONS,)),
+  )
+  return Block(
+    [
+      SiteLayer("resid_pre"),
+      _branch(
+        "attn", attention, norm("pre_attention_norm"), norm("post_attention_norm")
+      ),
+      SiteLayer("resid_mid"),
+      _branch("mlp", feedforward, norm("pre_ffw_norm"), norm("post_ffw_norm")),
+      SiteLayer("resid_post"),
+    ]
+  )
+
+
+def block_arrays(block: Block) -> dict[str, pz.nx.NamedArray]:
+  """The arrays of a block by canonical name; inverse of `build_block`.
+
+  Surgery wraps sites where they stand, so the branches keep their order; what
+  it put there carries no weights of the model and is left out.
+  """
+  _, attn, _, mlp, _ = block.sublayers
+  attn_before, _, attention, _, attn_after, _ = attn.delta.sublayers
+  mlp_before, _, feedforward, _, mlp_after, _ = mlp.delta.sublayers
+  scales = {
+    "pre_attention_norm": attn_before,
+    "post_attention_norm": attn_after,
+    "pre_ffw_norm": mlp_before,
+    "post_ffw_norm": mlp_after,
+    "attn/_query_norm": attention.query_norm,
+    "attn/_key_norm": attention.key_norm,
+  }
+  return {f"{name}/scale": norm.scale for name, norm in scales.items()} | {
+    "attn/q_einsum/w": attention.to_query.weights,
+    "attn/kv_einsum/w": attention.to_key_value.weights,
+    "attn/attn_vec_einsum/w": attention.output.weights,
+    "mlp/gating_einsum": feedforward.gate_up.weights,
+    "mlp/linear": feedforward.down.weights,
+  }
+
+
+def _norm(
+  config: GemmaConfig, arrays: Mapping[str, pz.nx.NamedArray], name: str
+) -> RMSNorm:
+  return RMSNorm(arrays[f"{name}/scale"], config.norm_eps)
+
+
+def _branch(
+  name: str, inside: pz.nn.Layer, before: RMSNorm, after: RMSNorm
+) -> pz.nn.Residual:
+  return pz.nn.Residual(
+    pz.nn.Sequential(
+      [
+        before,
+        SiteLayer(f"{name}_in"),
+        inside,
+        SiteLayer(f"{name}_proj"),
+        after,
+        SiteLayer(f"{name}_write"),
+      ]
+    )
+  )
+
+
+def _attention(
+  config: GemmaConfig,
+  is_global: bool,
+  arrays: Mapping[str, pz.nx.NamedArray],
+  norm: Callable[[str], RMSNorm],
+) -> Attention:
+  return Attention(
+    to_query=Linear(arrays["attn/q_einsum/w"], (axes.EMBEDDING,)),
+    to_key_value=Linear(arrays["attn/kv_einsum/w"], (axes.EMBEDDING,)),
+    query_norm=norm("attn/_query_norm"),
+    key_norm=norm("attn/_key_norm"),
+    query=SiteLayer("query"),
+    key=SiteLayer("key"),
+    value=SiteLayer("value"),
+    pattern=SiteLayer("pattern"),
+    z=SiteLayer("z"),
+    output=Linear(
+      arrays["attn/attn_vec_einsum/w"], (axes.HEADS, axes.PROJECTION)
+    ),
+    scale=config.query_scalar**-0.5,
+    window=None if is_global else config.window,
+  )

@@ -1,0 +1,63 @@
+"""What a decoder layer is told besides the residual stream.
+
+One `Context` travels through a block as a side input, and one `Tape` brings
+back what taps recorded there. Both live for one trace of one block.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+import jax
+from jaxtyping import Array, Float
+from penzai import pz
+
+from gemma_scope.model.placement import Placement, Places
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Past:
+  """Keys and values of earlier tokens.
+
+  Attributes:
+    key: Keys after norm and rotation; one layer's inside a block.
+    value: Values.
+    places: Sequence and position each slot was written for; segment 0 is an
+      empty slot.
+  """
+
+  key: Float[Array, "*layer batch slots kv_heads projection"]
+  value: Float[Array, "*layer batch slots kv_heads projection"]
+  places: Places
+
+
+class Tape:
+  """Collects values by site name while one block is traced."""
+
+  def __init__(self) -> None:
+    self.values: dict[str, pz.nx.NamedArray] = {}
+
+  def record(self, name: str, value: pz.nx.NamedArray) -> None:
+    """Keeps `value` under the site's `name`."""
+    self.values[name] = value
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+  """The side input of every layer inside a block.
+
+  Attributes:
+    placement: Positions, segments and rotary angles of the tokens.
+    layers: The layer indices this trace stands for: one, or every period-th in
+      a scan; empty outside the stack.
+    tape: Where taps put what they see.
+    past: Keys and values of earlier tokens, when decoding with a cache.
+    inputs: Values for this layer by site name, read by the edits there.
+  """
+
+  placement: Placement
+  layers: range
+  tape: Tape
+  past: Past | None = None
+  inputs: Mapping[str, Any] = dataclasses.field(default_factory=dict)

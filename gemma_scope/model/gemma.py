@@ -1,0 +1,161 @@
+"""Gemma 3: embedding, decoder layers, final norm, tied unembedding.
+
+The parts are separate functions of a model, because most questions need only
+some: `embed`, `run_layers`, `final_norm`, `unembed`. Logits are computed for
+the positions and token ids asked for, never for all by the way.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+from penzai import pz
+
+from gemma_scope import axes
+from gemma_scope.model.config import GemmaConfig
+from gemma_scope.model.context import Context, Past, Tape
+from gemma_scope.model.linear import precision_of
+from gemma_scope.model.norms import RMSNorm
+from gemma_scope.model.placement import Placement, placement_of, places_of
+from gemma_scope.model.stack import Inputs, Stack, Taps
+from gemma_scope.sites import Site
+
+
+@pz.pytree_dataclass
+class Gemma(pz.nn.Layer):
+  """A Gemma 3 text model.
+
+  Attributes:
+    table: Token embeddings {vocabulary, embedding}; the unembedding is tied.
+    embed: Site of the scaled embeddings.
+    stack: The decoder layers.
+    final_norm: Norm of the last residual stream.
+    final: Site of its output.
+    logits: Site of the logits.
+    config: The model's shape.
+  """
+
+  table: pz.nx.NamedArray
+  embed: pz.nn.Layer
+  stack: Stack
+  final_norm: RMSNorm
+  final: pz.nn.Layer
+  logits: pz.nn.Layer
+  config: GemmaConfig = dataclasses.field(metadata={"pytree_node": False})
+
+  def __call__(
+    self, tokens: pz.nx.NamedArray, /, **_side_inputs
+  ) -> pz.nx.NamedArray:
+    """Logits {batch, seq, vocabulary} of tokens {batch, seq}, all positions.
+
+    Trailing padding (id 0) is masked. For anything but a small model on a few
+    tokens use `run`, which computes what is asked for only.
+    """
+    ids = tokens.unwrap(axes.BATCH, axes.SEQ)
+    residual, _ = run(self, ids, segments_of(ids))
+    normed, _ = apply_final_norm(self, residual)
+    return unembed(self, normed)[0]
+
+
+def segments_of(ids: Int[Array, "batch seq"]) -> Int[Array, "batch seq"]:
+  """1 for tokens, 0 for the padding (id 0) at the end of a row."""
+  later = jax.lax.cummax((ids != 0).astype(jnp.int32), axis=1, reverse=True)
+  return later
+
+
+def run(
+  model: Gemma,
+  ids: Int[Array, "batch seq"],
+  segment_ids: Int[Array, "batch seq"],
+  inputs: Inputs | None = None,
+) -> tuple[pz.nx.NamedArray, Taps]:
+  """Embeds tokens and runs the layers; no final norm, no logits.
+
+  Returns:
+    The last residual stream and what taps recorded.
+  """
+  placement = placement_of(places_of(segment_ids), model.config)
+  embedded, taps = embed(model, ids, placement, inputs)
+  residual, seen = run_layers(model, embedded, placement, inputs=inputs)
+  return residual, taps | seen
+
+
+def embed(
+  model: Gemma,
+  ids: Int[Array, "batch seq"],
+  placement: Placement,
+  inputs: Inputs | None = None,
+) -> tuple[pz.nx.NamedArray, Taps]:
+  """Looks tokens up, scaled by sqrt(d_model) rounded to the weights' dtype."""
+  rows = jnp.take(model.table.data_array, ids, axis=0)
+  scale = jnp.asarray(model.config.d_model**0.5, rows.dtype)
+  value = pz.nx.wrap(rows * scale, axes.BATCH, axes.SEQ, axes.EMBEDDING)
+  return at_site(model.embed, "embed", value, placement, inputs)
+
+
+def run_layers(
+  model: Gemma,
+  embedded: pz.nx.NamedArray,
+  placement: Placement,
+  past: Past | None = None,
+  inputs: Inputs | None = None,
+) -> tuple[pz.nx.NamedArray, Taps]:
+  """Runs the decoder layers before `model.stack.stop`."""
+  return model.stack(embedded, placement=placement, past=past, inputs=inputs)
+
+
+def apply_final_norm(
+  model: Gemma,
+  residual: pz.nx.NamedArray,
+  placement: Placement | None = None,
+  inputs: Inputs | None = None,
+) -> tuple[pz.nx.NamedArray, Taps]:
+  """The final norm, through its site."""
+  normed = model.final_norm(residual)
+  return at_site(model.final, "final_norm", normed, placement, inputs)
+
+
+def unembed(
+  model: Gemma,
+  normed: pz.nx.NamedArray,
+  placement: Placement | None = None,
+  inputs: Inputs | None = None,
+) -> tuple[pz.nx.NamedArray, Taps]:
+  """Float32 logits of every vocabulary entry at the positions of `normed`."""
+  kept = tuple(a for a in normed.named_axes if a != axes.EMBEDDING)
+  rows = normed.unwrap(*kept, axes.EMBEDDING)
+  flat = rows.reshape(-1, rows.shape[-1])
+  logits = token_logits(flat, model.table.data_array)
+  named = pz.nx.wrap(
+    logits.reshape(*rows.shape[:-1], -1), *kept, axes.VOCABULARY
+  )
+  return at_site(model.logits, "logits", named, placement, inputs)
+
+
+def token_logits(
+  rows: Float[Array, "rows embedding"], table: Float[Array, "ids embedding"]
+) -> Float[Array, "rows ids"]:
+  """Scores rows of the final norm's output against rows of the table."""
+  return jax.lax.dot_general(
+    rows,
+    table,
+    (((1,), (1,)), ((), ())),
+    precision=precision_of(rows.dtype),
+    preferred_element_type=jnp.float32,
+  )
+
+
+def at_site(
+  layer: pz.nn.Layer,
+  name: str,
+  value: pz.nx.NamedArray,
+  placement: Placement | None,
+  inputs: Inputs | None,
+) -> tuple[pz.nx.NamedArray, Taps]:
+  """Passes `value` through a site outside the stack."""
+  tape, site = Tape(), Site(name, None)
+  here = {name: (inputs or {})[site]} if site in (inputs or {}) else {}
+  context = Context(placement, range(0), tape, None, here)
+  value = layer(value, context=context)
+  return value, {Site(n, None): v for n, v in tape.values.items()}

@@ -1,0 +1,221 @@
+"""All decoder layers: a scan over whole periods, and the rest one by one.
+
+Gemma 3 repeats a period of five local layers and one global. Blocks of equal
+place in the period share one traced program and stack their weights along a
+`layer` axis, so that compile time does not grow with depth; the layers past
+the last whole period, or all of them in an unrolled stack, follow singly. What
+taps record leaves a scan as its outputs.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from penzai import pz
+
+from gemma_scope import axes
+from gemma_scope.model import schedule
+from gemma_scope.model.block import Block
+from gemma_scope.model.context import Context, Past, Tape
+from gemma_scope.model.placement import Placement
+from gemma_scope.model.site_layer import ActiveSite
+from gemma_scope.sites import Site
+
+Taps = dict[Site, pz.nx.NamedArray]
+Inputs = Mapping[Site, pz.nx.NamedArray]
+
+
+@pz.pytree_dataclass
+class Stack(pz.nn.Layer):
+  """The decoder layers.
+
+  Attributes:
+    period: One block for each place in the period, weights stacked along
+      `layer`; empty in an unrolled stack.
+    rest: The layers after the whole periods.
+    num_periods: Length of the `layer` axis of `period`.
+    stop: Layers from this index on are not run.
+  """
+
+  period: tuple[Block, ...]
+  rest: tuple[Block, ...]
+  num_periods: int = dataclasses.field(metadata={"pytree_node": False})
+  stop: int = dataclasses.field(metadata={"pytree_node": False})
+
+  def __call__(
+    self,
+    x: pz.nx.NamedArray,
+    /,
+    *,
+    placement: Placement,
+    past: Past | None = None,
+    inputs: Inputs | None = None,
+    **_side_inputs,
+  ) -> tuple[pz.nx.NamedArray, Taps]:
+    """Runs the layers before `stop`.
+
+    Args:
+      x: The residual stream, {batch, seq, embedding}.
+      placement: Places and rotary angles of the tokens.
+      past: Keys and values of earlier tokens with a leading layer axis.
+      inputs: Values for edits by site.
+
+    Returns:
+      The residual stream after the last layer run, and what taps recorded.
+    """
+    call = _Call(placement, past, inputs or {})
+    scanned = len(self.period) * self.num_periods
+    whole = min(self.stop, scanned) // max(len(self.period), 1)
+    taps: Taps = {}
+    for run in schedule.group_periods(whole, self._signature):
+      x, seen = self._scan(run, x, call)
+      taps |= seen
+    for layer in range(whole * len(self.period), self.stop):
+      x, seen = call.run(self.block(layer), range(layer, layer + 1), x)
+      taps |= {Site(name, layer): value for name, value in seen.items()}
+    return x, taps
+
+  @property
+  def num_layers(self) -> int:
+    """How many layers the stack holds, run or not."""
+    return len(self.period) * self.num_periods + len(self.rest)
+
+  def block(self, layer: int) -> Block:
+    """The block of one layer, cut out of the stacked weights if need be."""
+    scanned = len(self.period) * self.num_periods
+    if layer >= scanned:
+      return self.rest[layer - scanned]
+    place, index = layer % len(self.period), layer // len(self.period)
+    return take_layer(self.period[place], index)
+
+  def _signature(self, p: int) -> tuple[tuple[bool, ...], ...]:
+    """Which of the surgery's layers act in period `p`."""
+    size = len(self.period)
+    return tuple(
+      tuple(
+        site.layers is None or p * size + k in site.layers
+        for site in active_sites(block)
+      )
+      for k, block in enumerate(self.period)
+    )
+
+  def _scan(
+    self, run: schedule.Run, x: pz.nx.NamedArray, call: "_Call"
+  ) -> tuple[pz.nx.NamedArray, Taps]:
+    """Runs the periods of `run` in one scan."""
+    size = len(self.period)
+    spans = [run.layers(k, size) for k in range(size)]
+    stacked = [call.stacked_inputs(span) for span in spans]
+
+    def body(
+      carry: pz.nx.NamedArray, step: tuple[jax.Array, Any]
+    ) -> tuple[pz.nx.NamedArray, Any]:
+      index, inputs = step
+      outputs = []
+      for k, block in enumerate(self.period):
+        carry, seen = call.run(
+          take_layer(block, index), spans[k], carry, index * size + k, inputs[k]
+        )
+        outputs.append(seen)
+      return carry, outputs
+
+    indices = jnp.arange(run.first, run.first + run.count)
+    x, outputs = jax.lax.scan(body, x, (indices, stacked))
+    return x, _unstack(outputs, spans)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+  """What one call of the stack hands to every block."""
+
+  placement: Placement
+  past: Past | None
+  inputs: Inputs
+
+  def run(
+    self,
+    block: Block,
+    layers: range,
+    x: pz.nx.NamedArray,
+    layer: jax.Array | None = None,
+    inputs: Mapping[str, Any] | None = None,
+  ) -> tuple[pz.nx.NamedArray, dict[str, pz.nx.NamedArray]]:
+    """Runs one block; `layer` and `inputs` are given inside a scan."""
+    if inputs is None:
+      inputs = self.inputs_of(layers[0])
+    index = layers[0] if layer is None else layer
+    past = None
+    if self.past is not None:
+      key, value = (_take(a, index) for a in (self.past.key, self.past.value))
+      past = Past(key, value, self.past.places)
+    tape = Tape()
+    context = Context(self.placement, layers, tape, past, inputs)
+    return block(x, context=context), tape.values
+
+  def inputs_of(self, layer: int) -> dict[str, pz.nx.NamedArray]:
+    """The edit inputs of one layer, by site name."""
+    return {s.name: v for s, v in self.inputs.items() if s.layer == layer}
+
+  def stacked_inputs(self, layers: range) -> dict[str, pz.nx.NamedArray]:
+    """The edit inputs of `layers`, stacked for a scan over them.
+
+    A site that has an input for some of the layers only is not read by any
+    edit of this run, for an edit acts on all layers of a run or on none.
+    """
+    by_layer = [self.inputs_of(layer) for layer in layers]
+    shared = set.intersection(*[set(values) for values in by_layer])
+    return {
+      name: jax.tree.map(
+        lambda *leaves: jnp.stack(leaves), *[v[name] for v in by_layer]
+      )
+      for name in sorted(shared)
+    }
+
+
+def active_sites(layer: pz.nn.Layer) -> list[ActiveSite]:
+  """Every layer that surgery put inside `layer`, outer ones first."""
+  found: list[ActiveSite] = []
+
+  def visit(node: Any) -> bool:
+    if isinstance(node, ActiveSite):
+      found.append(node)
+    return False
+
+  jax.tree_util.tree_flatten(layer, is_leaf=visit)
+  return found
+
+
+def take_layer(block: Block, index: int | jax.Array) -> Block:
+  """Cuts one layer out of a block with stacked weights."""
+
+  def cut(leaf: Any) -> Any:
+    if not isinstance(leaf, pz.nx.NamedArray):
+      return leaf
+    names = tuple(leaf.named_axes)
+    if names[:1] != (axes.LAYER,):
+      return leaf
+    return pz.nx.wrap(_take(leaf.data_array, index), *names[1:])
+
+  is_named = lambda leaf: isinstance(leaf, pz.nx.NamedArray)
+  return jax.tree.map(cut, block, is_leaf=is_named)
+
+
+def _take(array: jax.Array, index: int | jax.Array) -> jax.Array:
+  if isinstance(index, int):
+    return jax.lax.index_in_dim(array, index, keepdims=False)
+  return jax.lax.dynamic_index_in_dim(array, index, keepdims=False)
+
+
+def _unstack(
+  outputs: list[dict[str, pz.nx.NamedArray]], spans: list[range]
+) -> Taps:
+  """Scan outputs to one entry a layer."""
+  taps: Taps = {}
+  for seen, layers in zip(outputs, spans):
+    for name, stacked in seen.items():
+      for i, layer in enumerate(layers):
+        one = jax.tree.map(lambda leaf, i=i: leaf[i], stacked)
+        taps[Site(name, layer)] = one
+  return taps
