@@ -16,11 +16,12 @@ from penzai import pz
 from gemma_scope import axes
 from gemma_scope.model import layout
 from gemma_scope.model.block import Block, build_block
-from gemma_scope.model.config import GemmaConfig, tensor_shapes
+from gemma_scope.model.config import GemmaConfig
 from gemma_scope.model.gemma import Gemma
 from gemma_scope.model.norms import RMSNorm
 from gemma_scope.model.site_layer import SiteLayer
 from gemma_scope.model.stack import Stack
+from gemma_scope.weights.checkpoint import canonical_shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +102,7 @@ def abstract_gemma(
   config: GemmaConfig, dtype: jnp.dtype | type = jnp.float32, *, scan: bool = True
 ) -> Gemma:
   """The model with shapes in place of arrays; uses no memory."""
-  shapes = tensor_shapes(config)
+  shapes = canonical_shapes(config.sizes)
 
   def zeros(request: ArrayRequest) -> pz.nx.NamedArray:
     shape = request_shape(request, shapes)
@@ -120,7 +121,7 @@ def random_tensors(
   """
   rng = np.random.default_rng(seed)
   tensors = {}
-  for name, shape in tensor_shapes(config).items():
+  for name, shape in canonical_shapes(config.sizes).items():
     values = rng.standard_normal(shape, dtype=np.float32)
     tensors[name] = values * np.float32(scale * _deviation(name, shape))
   return tensors

@@ -11,7 +11,7 @@ import math
 
 from gemma_scope.errors import CheckpointError
 from gemma_scope.weights import catalog
-from gemma_scope.weights.checkpoint import layer_shapes
+from gemma_scope.weights.checkpoint import Sizes, canonical_shapes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,27 +57,54 @@ class GemmaConfig:
   @property
   def num_parameters(self) -> int:
     """Parameters of the text model; the tied embedding counts once."""
-    shapes = tensor_shapes(self).values()
+    shapes = canonical_shapes(self.sizes).values()
     return sum(math.prod(shape) for shape in shapes)
+
+  @property
+  def sizes(self) -> Sizes:
+    """The numbers that fix every tensor's shape."""
+    return Sizes(
+      num_layers=self.num_layers,
+      num_heads=self.num_heads,
+      num_kv_heads=self.num_kv_heads,
+      head_dim=self.head_dim,
+      d_model=self.d_model,
+      d_ff=self.d_ff,
+      vocabulary=self.vocab_size,
+    )
 
   def is_global(self, layer: int) -> bool:
     """Whether `layer` attends to everything before it."""
     return (layer + 1) % self.period == 0
 
 
-SIZES: Mapping[str, GemmaConfig] = {
-  c.size: c
-  for c in (
-    GemmaConfig(
-      "270m", 18, 640, 2048, 4, 1, 256, 256.0, 512, 1.0, max_context=32_768
-    ),
-    GemmaConfig(
-      "1b", 26, 1152, 6912, 4, 1, 256, 256.0, 512, 1.0, max_context=32_768
-    ),
-    GemmaConfig("4b", 34, 2560, 10_240, 8, 4, 256, 256.0, 1024),
-    GemmaConfig("12b", 48, 3840, 15_360, 16, 8, 256, 256.0, 1024),
-    GemmaConfig("27b", 62, 5376, 21_504, 32, 16, 128, 168.0, 1024),
+def _config(
+  size: str, query_scalar: float, window: int, rope_factor: float, context: int
+) -> GemmaConfig:
+  """Adds to the catalogued sizes what the tensors' shapes do not tell."""
+  sizes = catalog.SIZES[size]
+  return GemmaConfig(
+    size=size,
+    num_layers=sizes.num_layers,
+    d_model=sizes.d_model,
+    d_ff=sizes.d_ff,
+    num_heads=sizes.num_heads,
+    num_kv_heads=sizes.num_kv_heads,
+    head_dim=sizes.head_dim,
+    query_scalar=query_scalar,
+    window=window,
+    rope_factor=rope_factor,
+    max_context=context,
+    vocab_size=sizes.vocabulary,
   )
+
+
+SIZES: Mapping[str, GemmaConfig] = {
+  "270m": _config("270m", 256.0, 512, 1.0, 32_768),
+  "1b": _config("1b", 256.0, 512, 1.0, 32_768),
+  "4b": _config("4b", 256.0, 1024, 8.0, 131_072),
+  "12b": _config("12b", 256.0, 1024, 8.0, 131_072),
+  "27b": _config("27b", 168.0, 1024, 8.0, 131_072),
 }
 
 
@@ -95,42 +122,21 @@ def preset(name: str) -> GemmaConfig:
   return SIZES[catalog.lookup(name).size]
 
 
-def tensor_shapes(config: GemmaConfig) -> dict[str, tuple[int, ...]]:
-  """Canonical name -> shape of every tensor of a text model."""
-  layer = layer_shapes(
-    config.num_heads,
-    config.num_kv_heads,
-    config.head_dim,
-    config.d_model,
-    config.d_ff,
-  )
-  shapes: dict[str, tuple[int, ...]] = {
-    "embedder/input_embedding": (config.vocab_size, config.d_model)
-  }
-  for i in range(config.num_layers):
-    shapes |= {f"layer_{i}/{name}": shape for name, shape in layer.items()}
-  shapes["final_norm/scale"] = (config.d_model,)
-  return shapes
-
-
-def config_from_shapes(
-  shapes: Mapping[str, tuple[int, ...]], source: str
-) -> GemmaConfig:
-  """Finds the size whose tensors have exactly these shapes.
+def config_of(sizes: Sizes, source: str) -> GemmaConfig:
+  """Finds the catalogued model that has these sizes.
 
   Args:
-    shapes: Canonical name -> shape, as a reader reports them.
+    sizes: What a reader inferred from the tensors' shapes.
     source: Where they came from, for the error.
 
   Raises:
-    CheckpointError: If no size of Gemma 3 has these shapes.
+    CheckpointError: If no Gemma 3 has these sizes.
   """
   for config in SIZES.values():
-    if tensor_shapes(config) == dict(shapes):
+    if config.sizes == sizes:
       return config
-  embedding = shapes.get("embedder/input_embedding")
   raise CheckpointError(
     "These tensors have the shapes of no Gemma 3 text model.",
-    received=f"{source}: {len(shapes)} tensors, embedding {embedding}",
+    received=f"{source}: {sizes}",
     instead=f"a checkpoint of one of the sizes {', '.join(SIZES)}",
   )

@@ -11,6 +11,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+import numpy as np
 
 
 @jax.tree_util.register_dataclass
@@ -26,8 +27,10 @@ def rotation(
   positions: Int[Array, "batch seq"], head_dim: int, base: float, factor: float
 ) -> Rotation:
   """Angles of `positions` for heads of width `head_dim`."""
-  exponents = jnp.arange(0, head_dim, 2, dtype=jnp.float32) / head_dim
-  frequencies = 1.0 / (base**exponents) / factor
+  # On the host and in float64 up to one rounding each of power and quotient:
+  # a unit in the last place is 1e-4 of a radian at position 1,000.
+  powers = float(base) ** (np.arange(0, head_dim, 2) / head_dim)
+  frequencies = 1.0 / powers.astype(np.float32) / np.float32(factor)
   angles = positions.astype(jnp.float32)[:, :, None] * frequencies[None, None]
   return Rotation(jnp.cos(angles), jnp.sin(angles))
 

@@ -1,0 +1,208 @@
+"""One entrance to every attribution method.
+
+A method is a row of `METHODS`: a function from a question to relevance by
+site. It does not know what a tokenizer or a batch of texts is.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+import dataclasses
+import difflib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from penzai import pz
+
+from gemma_scope import axes
+from gemma_scope.attribution import gradients
+from gemma_scope.attribution.evaluate import Rows, Values, to_rows
+from gemma_scope.attribution.objectives import ResolvedTarget, Target
+from gemma_scope.attribution.result import Attribution
+from gemma_scope.capture.tokens import Input, to_tokens
+from gemma_scope.errors import ConfigError, SiteError
+from gemma_scope.model.gemma import Gemma
+from gemma_scope.model.language_model import LanguageModel
+from gemma_scope.sites import Site, resolve
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientOptions:
+  """Options of the gradient family.
+
+  Attributes:
+    steps: Points of the integration path.
+    quadrature: "gauss_legendre", "midpoint" or "trapezoid".
+    baseline: Where integration starts: "zero", "mean" (over the prompt's own
+      tokens, BOS excluded), or an array that broadcasts to the site.
+  """
+
+  steps: int = 20
+  quadrature: str = "gauss_legendre"
+  baseline: str | Any = "zero"
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+  """What a method is asked.
+
+  Attributes:
+    model: The model.
+    rows: The prompts.
+    target: What is explained.
+    sites: Where relevance is wanted.
+    options: Options of the method.
+  """
+
+  model: Gemma
+  rows: Rows
+  target: ResolvedTarget
+  sites: tuple[Site, ...]
+  options: GradientOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+  """What a method returns.
+
+  Attributes:
+    target: [batch] value of the target.
+    values: Site -> relevance.
+    expected: Site -> [batch] what it should add up to.
+  """
+
+  target: np.ndarray
+  values: Values
+  expected: dict[Site, np.ndarray]
+
+
+def attribute(
+  lm: LanguageModel,
+  given: Input,
+  target: Target,
+  *,
+  method: str = "integrated_gradients",
+  at: Iterable[Site | str] = ("embed",),
+  options: GradientOptions | None = None,
+) -> Attribution:
+  """How much each element of some sites contributes to a target.
+
+  Args:
+    lm: The model.
+    given: Text, texts, or token ids.
+    target: What is explained (see `objectives.logit`, `logit_difference`).
+    method: A key of `METHODS`.
+    at: Addresses of the sites, such as "embed" or "resid_post[:]".
+    options: Options of the method.
+
+  Returns:
+    Site -> relevance with the site's axes, float32; `per_token` sums it.
+
+  Raises:
+    ConfigError: If there is no such method.
+    SiteError: If a site is unknown or cannot be attributed to.
+    TextError: If the prompt or the target cannot be used.
+  """
+  if method not in METHODS:
+    near = difflib.get_close_matches(method, METHODS, n=1) or list(METHODS)
+    raise ConfigError(
+      "There is no such attribution method.",
+      received=f"method={method!r}",
+      instead=" or ".join(f"method={name!r}" for name in near),
+    )
+  sites = resolve(at, lm.config.num_layers)
+  if any(site.name == "logits" for site in sites):
+    raise SiteError(
+      "Logits are what is explained, not what explains.",
+      received="logits",
+      instead='"final_norm" or an earlier site',
+    )
+  batch = to_tokens(lm, given)
+  rows = to_rows(batch, target.position)
+  resolved = target.resolve(lm.tokenizer)
+  question = Question(
+    lm.model, rows, resolved, sites, options or GradientOptions()
+  )
+  answer = METHODS[method](question)
+  pieces = tuple(
+    tuple(lm.tokenizer.pieces(row[:n].tolist()))
+    for row, n in zip(batch.ids, batch.lengths)
+  )
+  values = {s: _trim(v, rows, batch.width) for s, v in answer.values.items()}
+  return Attribution(
+    values, method, answer.target, answer.expected, batch, pieces
+  )
+
+
+def _input_x_gradient(question: Question) -> Answer:
+  q = question
+  value, values = gradients.input_x_gradient(
+    q.model, q.rows, q.target, q.sites
+  )
+  value = np.asarray(value)
+  # A gradient promises a sum only for functions that are homogeneous.
+  return Answer(value, values, {s: np.full_like(value, np.nan) for s in q.sites})
+
+
+def _integrated_gradients(question: Question) -> Answer:
+  q, o = question, question.options
+  nodes = gradients.quadrature(o.quadrature, o.steps)
+  at_once = gradients.steps_at_once(q.rows, o.steps)
+  value, values, expected = np.zeros(0), {}, {}
+  for site in q.sites:
+    top, bottom, relevance = gradients.integrated_gradients(
+      q.model,
+      q.rows,
+      q.target,
+      _baseline(q, site),
+      nodes,
+      site=site,
+      at_once=at_once,
+    )
+    value = np.asarray(top)
+    values[site], expected[site] = relevance, value - np.asarray(bottom)
+  return Answer(value, values, expected)
+
+
+METHODS: Mapping[str, Callable[[Question], Answer]] = {
+  "input_x_gradient": _input_x_gradient,
+  "integrated_gradients": _integrated_gradients,
+}
+
+
+def _baseline(question: Question, site: Site) -> jax.Array:
+  """The array where integration starts."""
+  baseline = question.options.baseline
+  if not isinstance(baseline, str):
+    return jnp.asarray(baseline)
+  if baseline == "zero":
+    return jnp.zeros((1,) * len(site.info.axes))
+  if baseline == "mean" and site.name == "embed":
+    return mean_embedding(question.model, question.rows)
+  raise ConfigError(
+    "There is no such baseline for this site.",
+    received=f"baseline={baseline!r} at {site}",
+    instead='"zero", an array, or at "embed" also "mean"',
+  )
+
+
+def mean_embedding(model: Gemma, rows: Rows) -> jax.Array:
+  """[batch, 1, embedding] mean scaled embedding of each prompt, BOS left out."""
+  scale = jnp.asarray(model.config.d_model**0.5, model.table.data_array.dtype)
+  vectors = jnp.take(model.table.data_array, rows.ids, axis=0) * scale
+  kept = (rows.segment_ids != 0).at[:, 0].set(False)[:, :, None]
+  total = jnp.sum(vectors * kept, axis=1, keepdims=True)
+  return total / jnp.maximum(kept.sum(axis=1, keepdims=True), 1)
+
+
+def _trim(value: pz.nx.NamedArray, rows: Rows, width: int) -> pz.nx.NamedArray:
+  """Clears what stands on padding and drops columns added to the prompt."""
+  names = tuple(value.named_axes)
+  data = np.asarray(value.unwrap(*names))
+  kept = np.asarray(rows.segment_ids != 0)
+  for i, name in enumerate(names):
+    if name in (axes.SEQ, axes.KV_SEQ):
+      shape = [1] * len(names)
+      shape[names.index(axes.BATCH)], shape[i] = kept.shape
+      data = np.take(data * kept.reshape(shape), np.arange(width), axis=i)
+  return pz.nx.wrap(data, *names)

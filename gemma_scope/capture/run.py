@@ -1,0 +1,196 @@
+"""One forward pass that returns the activations asked for.
+
+The pass is jitted, runs no layer past the last site, and computes final norm
+and logits only where they are asked for. `capture` is for prompts and batches
+that fit in memory.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from penzai import pz
+
+from gemma_scope import axes
+from gemma_scope.capture.tokens import Input, TokenBatch, to_tokens
+from gemma_scope.display import table_html
+from gemma_scope.errors import SiteError
+from gemma_scope.model import gemma
+from gemma_scope.model.language_model import LanguageModel
+from gemma_scope.sites import Site, resolve
+from gemma_scope.surgery.select import stop_after, tap
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Capture(Mapping[Site, pz.nx.NamedArray]):
+  """Activations by site; keys print as `resid_post[12]`.
+
+  A string is as good as a `Site` for looking one up. Every array has the axes
+  `batch` and `seq`, also for a single prompt; columns past a shorter row's end
+  hold values of padding (see `tokens.segment_ids`).
+
+  Attributes:
+    arrays: Site -> array.
+    tokens: The rows that were run.
+  """
+
+  arrays: dict[Site, pz.nx.NamedArray]
+  tokens: TokenBatch
+
+  def __getitem__(self, site: Site | str) -> pz.nx.NamedArray:
+    """The array of one site."""
+    return self.arrays[find_site(site, self.arrays)]
+
+  def __iter__(self) -> Iterator[Site]:
+    return iter(self.arrays)
+
+  def __len__(self) -> int:
+    return len(self.arrays)
+
+  def stacked(self, name: str) -> pz.nx.NamedArray:
+    """All captured layers of a site along an axis `layer` in front."""
+    layers = [v for s, v in self.arrays.items() if s.name == name]
+    if not layers:
+      raise SiteError(
+        "This site was not captured.",
+        received=name,
+        instead=f"one of {', '.join(sorted({s.name for s in self.arrays}))}",
+      )
+    return pz.nx.stack(layers, axes.LAYER)
+
+  def __repr__(self) -> str:
+    sites = ", ".join(map(str, self.arrays))
+    return f"Capture({len(self)} sites: {sites:.200})"
+
+  def _repr_html_(self) -> str:
+    rows = [
+      (str(site), str(dict(v.named_axes)), str(v.dtype), _norm(v))
+      for site, v in self.arrays.items()
+    ]
+    header = ["site", "axes", "dtype", "root mean square"]
+    return table_html(header, rows, title="Captured activations")
+
+
+def capture(
+  lm: LanguageModel,
+  given: Input,
+  sites: Iterable[Site | str],
+  *,
+  segment_ids: np.ndarray | None = None,
+  logits_at: int | slice | None = None,
+) -> Capture:
+  """Runs the model once and returns the activations at `sites`.
+
+  Args:
+    lm: The model; `lm.replace(edited)` captures from an edited one.
+    given: Text, texts, or token ids (see `to_tokens`).
+    sites: Addresses such as "resid_post[:]", "pattern[5]", "embed".
+    segment_ids: For packed rows of ids, the sequence of each token.
+    logits_at: Columns at which `final_norm` and `logits` are computed, if
+      these sites are asked for; all by default, which for logits is 1 MB a
+      token.
+
+  Returns:
+    Site -> array in the dtype of the model (patterns and logits float32).
+
+  Raises:
+    SiteError: If a site is unknown or its layer out of range.
+    TextError: If the input cannot be run.
+  """
+  wanted = resolve(sites, lm.config.num_layers)
+  batch = to_tokens(lm, given, segment_ids)
+  run = batch.to_bucket()
+  tapped = stop_after(tap(lm.model, wanted), wanted)
+  columns = _columns(logits_at, batch.width)
+  names = {site.name for site in wanted if site.layer is None}
+  values = forward(tapped, run.ids, run.segment_ids, columns, _outer(names))
+  return Capture(
+    {site: _trim(values[site], batch.width) for site in wanted}, batch
+  )
+
+
+@functools.partial(jax.jit, static_argnames=("outer",))
+def forward(
+  model: gemma.Gemma,
+  ids: jax.Array,
+  segment_ids: jax.Array,
+  columns: jax.Array,
+  outer: str = "",
+) -> dict[Site, pz.nx.NamedArray]:
+  """What the taps of `model` record in one pass.
+
+  Args:
+    model: A tapped model.
+    ids: Token ids, [batch, seq].
+    segment_ids: The sequence of each token, [batch, seq].
+    columns: Columns for the final norm and logits, [columns].
+    outer: "" runs the layers only, "final_norm" and "logits" go that far.
+  """
+  residual, taps = gemma.run(model, ids, segment_ids)
+  if not outer:
+    return taps
+  chosen = jnp.take(residual.unwrap(*_STREAM), columns, axis=1)
+  chosen = pz.nx.wrap(chosen, *_STREAM)
+  normed, seen = gemma.apply_final_norm(model, chosen)
+  taps |= seen
+  if outer == "logits":
+    taps |= gemma.unembed(model, normed)[1]
+  return taps
+
+
+def find_site(site: Site | str, values: Mapping[Site, object]) -> Site:
+  """The key of `values` that a site or string means.
+
+  Raises:
+    SiteError: If there is none, or the string means several sites.
+  """
+  if isinstance(site, Site) and site in values:
+    return site
+  for key in values:
+    if str(key) == site:
+      return key
+  raise SiteError(
+    "This site is not among the results.",
+    received=str(site),
+    instead=f"one of {', '.join(map(str, values)):.300}",
+  )
+
+
+_STREAM = (axes.BATCH, axes.SEQ, axes.EMBEDDING)
+
+
+def _outer(names: set[str]) -> str:
+  for name in ("logits", "final_norm"):
+    if name in names:
+      return name
+  return ""
+
+
+def _columns(at: int | slice | None, width: int) -> np.ndarray:
+  """The columns that `at` means, never those of added padding."""
+  at = slice(None) if at is None else at
+  try:
+    return np.atleast_1d(np.arange(width)[at])
+  except IndexError as error:
+    raise SiteError(
+      "There is no token at this position.",
+      received=f"logits_at={at}",
+      instead=f"a position from {-width} to {width - 1}",
+    ) from error
+
+
+def _trim(value: pz.nx.NamedArray, width: int) -> pz.nx.NamedArray:
+  """Drops the columns that were added to reuse a compiled program."""
+  for axis in (axes.SEQ, axes.KV_SEQ):
+    if axis in value.named_axes and value.named_axes[axis] > width:
+      value = value[{axis: pz.slice[:width]}]
+  order = tuple(value.named_axes)
+  return pz.nx.wrap(value.unwrap(*order), *order)
+
+
+def _norm(value: pz.nx.NamedArray) -> str:
+  data = np.asarray(value.unwrap(*value.named_axes), np.float32)
+  return f"{np.sqrt(np.mean(data * data)):.4g}"
