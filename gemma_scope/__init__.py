@@ -1,1 +1,51 @@
-"""gemma_scope: a full-stack interpretability suite for Gemma 3, in JAX."""
+"""gemma_scope: a full-stack interpretability suite for Gemma 3, in JAX.
+
+    import gemma_scope as gs
+    lm = gs.load("gemma-3-270m")
+
+The names below are those of `gemma_scope.api`. They are imported when first
+asked for, so that a command's help does not wait for JAX.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+  from gemma_scope import attribution as attribution
+  from gemma_scope import surgery as surgery
+  from gemma_scope.api import *  # noqa: F403
+
+__version__ = "0.1.0"
+
+_PACKAGES = ("attribution", "surgery", "testing", "weights")
+_FUNCTIONS = (
+  "SITES",
+  "Capture",
+  "Explanation",
+  "GemmaScopeError",
+  "Generation",
+  "LanguageModel",
+  "Sampling",
+  "Site",
+  "attribute",
+  "capture",
+  "direct_logit_attribution",
+  "explain",
+  "generate",
+  "load",
+  "logit_lens",
+)
+
+
+def __getattr__(name: str) -> Any:
+  """Imports a public name when it is first used."""
+  if name in _PACKAGES:
+    return importlib.import_module(f"gemma_scope.{name}")
+  if name in _FUNCTIONS:
+    return getattr(importlib.import_module("gemma_scope.api"), name)
+  raise AttributeError(f"module 'gemma_scope' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+  """The public names."""
+  return sorted((*_PACKAGES, *_FUNCTIONS, "__version__"))

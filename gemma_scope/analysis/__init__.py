@@ -1,0 +1,1 @@
+"""Readings of one model: lens, direct attribution, explanations."""

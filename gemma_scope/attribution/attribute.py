@@ -15,11 +15,11 @@ import numpy as np
 from penzai import pz
 
 from gemma_scope import axes
+from gemma_scope.activations.tokens import Input, to_tokens
 from gemma_scope.attribution import gradients
 from gemma_scope.attribution.evaluate import Rows, Values, to_rows
 from gemma_scope.attribution.objectives import ResolvedTarget, Target
 from gemma_scope.attribution.result import Attribution
-from gemma_scope.capture.tokens import Input, to_tokens
 from gemma_scope.errors import ConfigError, SiteError
 from gemma_scope.model.gemma import Gemma
 from gemma_scope.model.language_model import LanguageModel
@@ -33,8 +33,9 @@ class GradientOptions:
   Attributes:
     steps: Points of the integration path.
     quadrature: "gauss_legendre", "midpoint" or "trapezoid".
-    baseline: Where integration starts: "zero", "mean" (over the prompt's own
-      tokens, BOS excluded), or an array that broadcasts to the site.
+    baseline: Where integration starts: "zero", "mean" (the mean embedding of
+      the prompt's own tokens, BOS kept as it is), or an array that broadcasts
+      to the site.
   """
 
   steps: int = 20
@@ -136,12 +137,12 @@ def attribute(
 
 def _input_x_gradient(question: Question) -> Answer:
   q = question
-  value, values = gradients.input_x_gradient(
-    q.model, q.rows, q.target, q.sites
-  )
+  value, values = gradients.input_x_gradient(q.model, q.rows, q.target, q.sites)
   value = np.asarray(value)
   # A gradient promises a sum only for functions that are homogeneous.
-  return Answer(value, values, {s: np.full_like(value, np.nan) for s in q.sites})
+  return Answer(
+    value, values, {s: np.full_like(value, np.nan) for s in q.sites}
+  )
 
 
 def _integrated_gradients(question: Question) -> Answer:
@@ -187,12 +188,13 @@ def _baseline(question: Question, site: Site) -> jax.Array:
 
 
 def mean_embedding(model: Gemma, rows: Rows) -> jax.Array:
-  """[batch, 1, embedding] mean scaled embedding of each prompt, BOS left out."""
+  """[batch, seq, embedding] each prompt's mean embedding; BOS stays itself."""
   scale = jnp.asarray(model.config.d_model**0.5, model.table.data_array.dtype)
   vectors = jnp.take(model.table.data_array, rows.ids, axis=0) * scale
   kept = (rows.segment_ids != 0).at[:, 0].set(False)[:, :, None]
   total = jnp.sum(vectors * kept, axis=1, keepdims=True)
-  return total / jnp.maximum(kept.sum(axis=1, keepdims=True), 1)
+  mean = total / jnp.maximum(kept.sum(axis=1, keepdims=True), 1)
+  return jnp.where(kept, mean, vectors)
 
 
 def _trim(value: pz.nx.NamedArray, rows: Rows, width: int) -> pz.nx.NamedArray:

@@ -10,8 +10,8 @@ import numpy as np
 from penzai import pz
 
 from gemma_scope import axes
+from gemma_scope.activations.tokens import TokenBatch
 from gemma_scope.attribution.objectives import ResolvedTarget
-from gemma_scope.capture.tokens import TokenBatch
 from gemma_scope.errors import TextError
 from gemma_scope.model import gemma
 from gemma_scope.model.placement import placement_of, places_of
@@ -48,7 +48,9 @@ def to_rows(batch: TokenBatch, position: int) -> Rows:
     TextError: If a row has no such token.
   """
   lengths = batch.lengths
-  columns = lengths + position if position < 0 else np.full_like(lengths, position)
+  columns = (
+    lengths + position if position < 0 else np.full_like(lengths, position)
+  )
   if (columns < 0).any() or (columns >= lengths).any():
     raise TextError(
       "A prompt has no token at the target's position.",
@@ -87,7 +89,10 @@ def evaluate(
 
 
 def zero_offsets(
-  model: gemma.Gemma, rows: Rows, target: ResolvedTarget, sites: tuple[Site, ...]
+  model: gemma.Gemma,
+  rows: Rows,
+  target: ResolvedTarget,
+  sites: tuple[Site, ...],
 ) -> Values:
   """An offset of zero for each site, in the site's dtype.
 

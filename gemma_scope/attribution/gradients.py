@@ -92,7 +92,9 @@ def integrated_gradients(
   changed = offset(model, [site])
 
   def at(a: jax.Array) -> dict[Site, pz.nx.NamedArray]:
-    return {site: jax.tree.map(lambda d: (a - 1).astype(d.dtype) * d, difference)}
+    return {
+      site: jax.tree.map(lambda d: (a - 1).astype(d.dtype) * d, difference)
+    }
 
   def run(offsets: Values) -> jax.Array:
     return evaluate(changed, rows, target, offsets)[0]
@@ -130,7 +132,10 @@ def quadrature(name: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
     x, w = np.polynomial.legendre.leggauss(steps)
     points, weights = (x + 1) / 2, w / 2
   elif name == "midpoint":
-    points, weights = (np.arange(steps) + 0.5) / steps, np.full(steps, 1 / steps)
+    points, weights = (
+      (np.arange(steps) + 0.5) / steps,
+      np.full(steps, 1 / steps),
+    )
   else:
     points, weights = np.linspace(0, 1, steps), np.ones(steps)
     weights[[0, -1]] /= 2

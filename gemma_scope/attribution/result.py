@@ -7,8 +7,8 @@ import numpy as np
 from penzai import pz
 
 from gemma_scope import axes
-from gemma_scope.capture.run import find_site
-from gemma_scope.capture.tokens import TokenBatch
+from gemma_scope.activations.run import find_site
+from gemma_scope.activations.tokens import TokenBatch
 from gemma_scope.display import tokens_html
 from gemma_scope.sites import Site
 

@@ -1,0 +1,1 @@
+"""Gemma 3 as Penzai layers, and what runs it."""

@@ -27,7 +27,10 @@ class Block(pz.nn.Sequential):
 
 
 def build_block(
-  config: GemmaConfig, *, is_global: bool, arrays: Mapping[str, pz.nx.NamedArray]
+  config: GemmaConfig,
+  *,
+  is_global: bool,
+  arrays: Mapping[str, pz.nx.NamedArray],
 ) -> Block:
   """Builds a block.
 
@@ -49,7 +52,10 @@ def build_block(
     [
       SiteLayer("resid_pre"),
       _branch(
-        "attn", attention, norm("pre_attention_norm"), norm("post_attention_norm")
+        "attn",
+        attention,
+        norm("pre_attention_norm"),
+        norm("post_attention_norm"),
       ),
       SiteLayer("resid_mid"),
       _branch("mlp", feedforward, norm("pre_ffw_norm"), norm("post_ffw_norm")),

@@ -99,7 +99,10 @@ def _block(
 
 
 def abstract_gemma(
-  config: GemmaConfig, dtype: jnp.dtype | type = jnp.float32, *, scan: bool = True
+  config: GemmaConfig,
+  dtype: jnp.dtype | type = jnp.float32,
+  *,
+  scan: bool = True,
 ) -> Gemma:
   """The model with shapes in place of arrays; uses no memory."""
   shapes = canonical_shapes(config.sizes)

@@ -113,8 +113,6 @@ def _cast(value: np.ndarray, dtype: jnp.dtype | type) -> np.ndarray:
   return np.ascontiguousarray(value, dtype=np.dtype(dtype))
 
 
-def _canonical(
-  array: pz.nx.NamedArray, how: layout.ArrayLayout
-) -> np.ndarray:
+def _canonical(array: pz.nx.NamedArray, how: layout.ArrayLayout) -> np.ndarray:
   value = np.asarray(array.unwrap(*how.axes))
   return np.transpose(value, how.inverse)

@@ -60,8 +60,7 @@ class Gemma(pz.nn.Layer):
 
 def segments_of(ids: Int[Array, "batch seq"]) -> Int[Array, "batch seq"]:
   """1 for tokens, 0 for the padding (id 0) at the end of a row."""
-  later = jax.lax.cummax((ids != 0).astype(jnp.int32), axis=1, reverse=True)
-  return later
+  return jax.lax.cummax((ids != 0).astype(jnp.int32), axis=1, reverse=True)
 
 
 def run(

@@ -66,7 +66,10 @@ class LanguageModel:
       ("layers", f"{c.num_layers} (every {c.period}th global)"),
       ("residual stream", c.d_model),
       ("neurons", c.d_ff),
-      ("heads / kv heads / width", f"{c.num_heads}/{c.num_kv_heads}/{c.head_dim}"),
+      (
+        "heads / kv heads / width",
+        f"{c.num_heads}/{c.num_kv_heads}/{c.head_dim}",
+      ),
       ("local window", f"{c.window} tokens"),
       ("parameters", f"{c.num_parameters:,}"),
       ("dtype", str(self.dtype)),
@@ -118,7 +121,7 @@ def load_language_model(
       received=checkpoint.source,
       instead="put tokenizer.model or tokenizer.json beside the weights",
     )
-  tokenizer = load_tokenizer(checkpoint.tokenizer)
+  tokenizer = load_tokenizer(checkpoint.tokenizer, vocab_size=config.vocab_size)
   entry = catalog.find(str(name_or_path))
   name = entry.name if entry else str(name_or_path)
   _log.info("loaded %s in %.1f s", name, time.perf_counter() - start)

@@ -20,7 +20,9 @@ class Linear(pz.nn.Layer):
   weights: pz.nx.NamedArray
   inputs: tuple[str, ...] = dataclasses.field(metadata={"pytree_node": False})
 
-  def __call__(self, x: pz.nx.NamedArray, /, **_side_inputs) -> pz.nx.NamedArray:
+  def __call__(
+    self, x: pz.nx.NamedArray, /, **_side_inputs
+  ) -> pz.nx.NamedArray:
     """Maps axes `inputs` of `x` to the other axes of the weights."""
     kept = tuple(a for a in x.named_axes if a not in self.inputs)
     names = tuple(self.weights.named_axes)

@@ -26,7 +26,9 @@ class RMSNorm(pz.nn.Layer):
   scale: pz.nx.NamedArray
   eps: float = dataclasses.field(metadata={"pytree_node": False})
 
-  def __call__(self, x: pz.nx.NamedArray, /, **_side_inputs) -> pz.nx.NamedArray:
+  def __call__(
+    self, x: pz.nx.NamedArray, /, **_side_inputs
+  ) -> pz.nx.NamedArray:
     """Normalises `x`; float32 inside, `x`'s dtype outside."""
     (axis,) = self.scale.named_axes
     normalise = pz.nx.nmap(lambda v, w: rms_norm(v, w, self.eps))

@@ -21,7 +21,9 @@ class SiteLayer(pz.nn.Layer):
 
   name: str = dataclasses.field(metadata={"pytree_node": False})
 
-  def __call__(self, value: pz.nx.NamedArray, /, **_side_inputs) -> pz.nx.NamedArray:
+  def __call__(
+    self, value: pz.nx.NamedArray, /, **_side_inputs
+  ) -> pz.nx.NamedArray:
     """Returns `value`."""
     return value
 

@@ -198,8 +198,7 @@ def take_layer(block: Block, index: int | jax.Array) -> Block:
       return leaf
     return pz.nx.wrap(_take(leaf.data_array, index), *names[1:])
 
-  is_named = lambda leaf: isinstance(leaf, pz.nx.NamedArray)
-  return jax.tree.map(cut, block, is_leaf=is_named)
+  return jax.tree.map(cut, block, is_leaf=pz.nx.is_namedarray)
 
 
 def _take(array: jax.Array, index: int | jax.Array) -> jax.Array:

@@ -15,9 +15,7 @@ from gemma_scope.model.stack import Stack
 from gemma_scope.sites import Site
 from gemma_scope.surgery.taps import Offset, Tap
 
-MakeLayer = Callable[
-  [pz.nn.Layer, str, tuple[int, ...] | None], pz.nn.Layer
-]
+MakeLayer = Callable[[pz.nn.Layer, str, tuple[int, ...] | None], pz.nn.Layer]
 
 
 def tap(model: Gemma, sites: Sequence[Site]) -> Gemma:

@@ -4,6 +4,8 @@ from gemma_scope.model.build import random_tensors
 from gemma_scope.model.config import GemmaConfig
 from gemma_scope.model.convert import tensors_to_gemma
 from gemma_scope.model.gemma import Gemma
+from gemma_scope.model.language_model import LanguageModel
+from gemma_scope.testing.tokenizer import tiny_tokenizer
 
 
 def tiny_config(
@@ -31,3 +33,12 @@ def tiny_gemma(
   """A random float32 model of `config`."""
   config = config or tiny_config()
   return tensors_to_gemma(random_tensors(config, seed), config, scan=scan)
+
+
+def tiny_lm(
+  config: GemmaConfig | None = None, *, seed: int = 0
+) -> LanguageModel:
+  """A random model of `config` with the tiny tokenizer."""
+  config = config or tiny_config()
+  model = tiny_gemma(config, seed=seed)
+  return LanguageModel(model, tiny_tokenizer(), config, "tiny", "random")

@@ -1,0 +1,1 @@
+"""Seeing results: reports, terminal summaries, and the words they use."""

@@ -15,7 +15,7 @@ import numpy as np
 from penzai import pz
 
 from gemma_scope import axes
-from gemma_scope.capture.tokens import Input, TokenBatch, to_tokens
+from gemma_scope.activations.tokens import Input, TokenBatch, to_tokens
 from gemma_scope.display import table_html
 from gemma_scope.errors import SiteError
 from gemma_scope.model import gemma

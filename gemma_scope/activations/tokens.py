@@ -63,7 +63,8 @@ def to_tokens(
   Args:
     lm: The model the tokens are for.
     given: A text, several texts, the ids of one sequence, or rows of ids (an
-      array, a NamedArray {batch, seq}, or lists of unequal length).
+      array, a NamedArray {batch, seq}, or lists of unequal length). A
+      `TokenBatch` is returned as it is.
     segment_ids: For packed rows of ids, the sequence of each token, counted
       from 1; 0 is padding. By default a row is one sequence, and ids 0 at its
       end are padding.
@@ -72,6 +73,8 @@ def to_tokens(
     TextError: If there is nothing to run, an id is not in the vocabulary, or
       a sequence is longer than the model's context.
   """
+  if isinstance(given, TokenBatch):
+    return given
   rows, exact = _rows(lm, given)
   lengths = [len(row) for row in rows]
   if not lengths or min(lengths) == 0:

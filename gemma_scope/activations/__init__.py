@@ -1,0 +1,1 @@
+"""Activations of prompts and batches."""

@@ -1,0 +1,290 @@
+"""Generation with a cache of keys and values.
+
+The cache is a capture: of the sites `key` and `value`, at every layer. So a
+model edited by surgery generates as it is, with the same numbers as without a
+cache. Prompt and answer run in one compiled program.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+import numpy as np
+from penzai import pz
+
+from gemma_scope import axes
+from gemma_scope.activations.sampling import Sampling, choose
+from gemma_scope.activations.tokens import Input, TokenBatch, to_tokens
+from gemma_scope.display import table_html
+from gemma_scope.errors import ConfigError
+from gemma_scope.model import gemma
+from gemma_scope.model.chat import chat_ids, stop_ids
+from gemma_scope.model.context import Past
+from gemma_scope.model.language_model import LanguageModel
+from gemma_scope.model.placement import Places, placement_of, places_of
+from gemma_scope.model.stack import Taps
+from gemma_scope.sites import Site, resolve
+from gemma_scope.surgery.select import tap
+
+NEW_BUCKET = 64  # room for new tokens comes in multiples of this
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Generation:
+  """What a model wrote.
+
+  Attributes:
+    prompts: Text of each prompt.
+    texts: What follows each prompt, without the token it stopped at.
+    ids: Token ids that follow each prompt, the stop token included.
+  """
+
+  prompts: tuple[str, ...]
+  texts: tuple[str, ...]
+  ids: tuple[tuple[int, ...], ...]
+
+  def __str__(self) -> str:
+    return "\n".join(p + t for p, t in zip(self.prompts, self.texts))
+
+  def __repr__(self) -> str:
+    return f"Generation({list(self.texts)!r})"
+
+  def _repr_html_(self) -> str:
+    return table_html(
+      ["prompt", "continuation"], list(zip(self.prompts, self.texts))
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+  """When generation ends, and how it chooses; fixed when compiled.
+
+  Attributes:
+    slots: Room for new tokens.
+    stop: Token ids that end a row.
+    sampling: How tokens are chosen.
+  """
+
+  slots: int
+  stop: tuple[int, ...]
+  sampling: Sampling
+
+
+def generate(
+  lm: LanguageModel,
+  given: Input,
+  *,
+  max_new_tokens: int = 64,
+  sampling: Sampling | None = None,
+  seed: int = 0,
+  chat: bool = False,
+) -> Generation:
+  """Continues one or several prompts.
+
+  Args:
+    lm: The model; an edited one generates as edited.
+    given: Text, texts, or token ids; with `chat`, what the user says.
+    max_new_tokens: How many tokens at most.
+    sampling: How tokens are chosen; greedy by default.
+    seed: Seed of the random choices.
+    chat: Whether to wrap each text as a user's turn (-it models).
+
+  Raises:
+    TextError: If the prompt cannot be used, or prompt and answer together
+      exceed the model's context.
+    ConfigError: If an option has no such value.
+  """
+  if max_new_tokens < 1:
+    raise ConfigError(
+      "Generation needs room for at least one token.",
+      received=f"max_new_tokens={max_new_tokens}",
+      instead="max_new_tokens=64",
+    )
+  batch = _prompts(lm, given, chat)
+  _check_length(lm, batch, max_new_tokens)
+  limits = Limits(
+    slots=-(-max_new_tokens // NEW_BUCKET) * NEW_BUCKET,
+    stop=stop_ids(lm.tokenizer),
+    sampling=sampling or Sampling(),
+  )
+  padded = batch.to_bucket()
+  tokens, counts = decode(
+    tap(lm.model, _cached_sites(lm.config.num_layers)),
+    padded.ids,
+    padded.segment_ids,
+    jnp.asarray(max_new_tokens),
+    jax.random.key(seed),
+    limits,
+  )
+  return _result(lm, batch, np.asarray(tokens), np.asarray(counts), limits.stop)
+
+
+@functools.partial(jax.jit, static_argnames="limits")
+def decode(
+  model: gemma.Gemma,
+  ids: Int[Array, "batch seq"],
+  segment_ids: Int[Array, "batch seq"],
+  most: Int[Array, ""],
+  key: jax.Array,
+  limits: Limits,
+) -> tuple[Int[Array, "batch slots"], Int[Array, " batch"]]:
+  """Runs the prompts, then one token after the other.
+
+  Args:
+    model: A model with taps on `key[:]` and `value[:]`.
+    ids: Prompts, padded on the right.
+    segment_ids: 1 for tokens, 0 for padding.
+    most: Tokens to generate at most; up to `limits.slots`.
+    key: Random key.
+    limits: What is fixed when compiled.
+
+  Returns:
+    New token ids, and how many of each row count.
+  """
+  lengths = jnp.sum(segment_ids != 0, axis=1)
+  logits, past = _prefill(model, ids, segment_ids, lengths, limits.slots)
+  width = ids.shape[1]
+
+  def step(state: "_State") -> "_State":
+    key, now = jax.random.split(state.key)
+    token = choose(state.logits, limits.sampling, now)
+    token = jnp.where(state.done, 0, token)
+    column = state.tokens.at[:, state.step].set(token)
+    done = state.done | jnp.isin(token, jnp.asarray(limits.stop))
+    logits, past = _extend(
+      model, token, lengths + state.step, state.past, width + state.step
+    )
+    counts = state.counts + ~state.done
+    return _State(state.step + 1, column, counts, done, logits, past, key)
+
+  def unfinished(state: "_State") -> jax.Array:
+    return (state.step < most) & ~jnp.all(state.done)
+
+  rows = ids.shape[0]
+  start = _State(
+    step=jnp.asarray(0),
+    tokens=jnp.zeros((rows, limits.slots), jnp.int32),
+    counts=jnp.zeros(rows, jnp.int32),
+    done=jnp.zeros(rows, bool),
+    logits=logits,
+    past=past,
+    key=key,
+  )
+  end = jax.lax.while_loop(unfinished, step, start)
+  return end.tokens, end.counts
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _State:
+  """What the decoding loop carries."""
+
+  step: jax.Array
+  tokens: Int[Array, "batch slots"]
+  counts: Int[Array, " batch"]
+  done: jax.Array
+  logits: Float[Array, "batch vocabulary"]
+  past: Past
+  key: jax.Array
+
+
+def _prefill(
+  model: gemma.Gemma,
+  ids: jax.Array,
+  segment_ids: jax.Array,
+  lengths: jax.Array,
+  slots: int,
+) -> tuple[jax.Array, Past]:
+  """Logits behind each prompt, and its keys and values with room for more."""
+  residual, taps = gemma.run(model, ids, segment_ids)
+  names = (axes.BATCH, axes.SEQ, axes.EMBEDDING)
+  last = residual.unwrap(*names)[jnp.arange(len(lengths)), lengths - 1]
+  room = ((0, 0), (0, slots))
+  places = places_of(segment_ids)
+  past = Past(
+    jnp.pad(_stacked(taps, "key"), ((0, 0), *room, (0, 0), (0, 0))),
+    jnp.pad(_stacked(taps, "value"), ((0, 0), *room, (0, 0), (0, 0))),
+    Places(jnp.pad(segment_ids, room), jnp.pad(places.positions, room)),
+  )
+  return _logits(model, last[:, None]), past
+
+
+def _extend(
+  model: gemma.Gemma,
+  token: jax.Array,
+  positions: jax.Array,
+  past: Past,
+  slot: jax.Array,
+) -> tuple[jax.Array, Past]:
+  """Runs one token of each row and adds it to the cache at `slot`."""
+  ones = jnp.ones_like(token)[:, None]
+  here = Places(ones, positions[:, None])
+  placement = placement_of(here, model.config)
+  embedded, _ = gemma.embed(model, token[:, None], placement)
+  residual, taps = gemma.run_layers(model, embedded, placement, past)
+  write = jax.lax.dynamic_update_slice_in_dim
+  past = Past(
+    write(past.key, _stacked(taps, "key"), slot, axis=2),
+    write(past.value, _stacked(taps, "value"), slot, axis=2),
+    Places(
+      write(past.places.segment_ids, ones, slot, axis=1),
+      write(past.places.positions, here.positions, slot, axis=1),
+    ),
+  )
+  names = (axes.BATCH, axes.SEQ, axes.EMBEDDING)
+  return _logits(model, residual.unwrap(*names)), past
+
+
+def _logits(model: gemma.Gemma, last: jax.Array) -> jax.Array:
+  """[batch, vocabulary] logits of [batch, 1, embedding] residuals."""
+  names = (axes.BATCH, axes.SEQ, axes.EMBEDDING)
+  normed, _ = gemma.apply_final_norm(model, pz.nx.wrap(last, *names))
+  logits, _ = gemma.unembed(model, normed)
+  return logits.unwrap(axes.BATCH, axes.SEQ, axes.VOCABULARY)[:, 0]
+
+
+def _stacked(taps: Taps, name: str) -> jax.Array:
+  """All layers of a site, [layer, batch, seq, kv_heads, projection]."""
+  layers = sorted(site for site in taps if site.name == name)
+  return jnp.stack([taps[site].data_array for site in layers])
+
+
+def _cached_sites(num_layers: int) -> tuple[Site, ...]:
+  return resolve(("key[:]", "value[:]"), num_layers)
+
+
+def _prompts(lm: LanguageModel, given: Input, chat: bool) -> TokenBatch:
+  if not chat:
+    return to_tokens(lm, given)
+  texts = [given] if isinstance(given, str) else given
+  return to_tokens(lm, [chat_ids(lm.tokenizer, text) for text in texts])
+
+
+def _check_length(lm: LanguageModel, batch: TokenBatch, new: int) -> None:
+  total = int(batch.lengths.max()) + new
+  if total > lm.config.max_context:
+    raise ConfigError(
+      "Prompt and continuation together exceed the model's context.",
+      received=f"{batch.lengths.max():,} + {new:,} tokens",
+      instead=f"at most {lm.config.max_context:,} together",
+    )
+
+
+def _result(
+  lm: LanguageModel,
+  batch: TokenBatch,
+  tokens: np.ndarray,
+  counts: np.ndarray,
+  stop: Sequence[int],
+) -> Generation:
+  prompts, texts, ids = [], [], []
+  for row, length, new, count in zip(batch.ids, batch.lengths, tokens, counts):
+    written = tuple(new[:count].tolist())
+    shown = written[:-1] if written and written[-1] in stop else written
+    prompts.append(lm.tokenizer.decode(row[:length], skip_special=True))
+    texts.append(lm.tokenizer.decode(shown))
+    ids.append(written)
+  return Generation(tuple(prompts), tuple(texts), tuple(ids))

@@ -1,0 +1,168 @@
+"""Logit lens: what the model would predict if it stopped at a site.
+
+    lens(x) = softmax(W_E final_norm(x))
+
+Source: nostalgebraist 2020, "interpreting GPT: the logit lens". Early layers
+need not speak the language of the unembedding; a tuned lens is not this.
+"""
+
+from collections.abc import Iterable
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+import numpy as np
+
+from gemma_scope import axes
+from gemma_scope.activations.run import Capture, capture
+from gemma_scope.activations.tokens import Input
+from gemma_scope.display import matrix_html
+from gemma_scope.errors import SiteError
+from gemma_scope.model.gemma import Gemma, token_logits
+from gemma_scope.model.language_model import LanguageModel
+from gemma_scope.model.norms import rms_norm
+from gemma_scope.sites import Site, resolve
+
+ROWS_AT_ONCE = 64  # logits of 64 rows take 67 MB
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Lens:
+  """The most probable next token at every site and position.
+
+  Attributes:
+    sites: [rows] the sites read, in forward order.
+    positions: [columns] the columns of the prompts.
+    top_ids: [rows, batch, columns] most probable token.
+    top_probs: [rows, batch, columns] its probability.
+    target_id: The token followed through the layers.
+    target_probs: [rows, batch, columns] its probability.
+    target_ranks: [rows, batch, columns] how many tokens beat it.
+    top_texts: [rows][batch][columns] text of `top_ids`.
+  """
+
+  sites: tuple[Site, ...]
+  positions: tuple[int, ...]
+  top_ids: np.ndarray
+  top_probs: np.ndarray
+  target_id: int
+  target_probs: np.ndarray
+  target_ranks: np.ndarray
+  top_texts: list[list[list[str]]]
+
+  def __repr__(self) -> str:
+    return f"Lens({len(self.sites)} sites x {len(self.positions)} positions)"
+
+  def _repr_html_(self) -> str:
+    rows = [str(site) for site in self.sites]
+    columns = [f"{p}" for p in self.positions]
+    return "".join(
+      matrix_html(
+        self.top_probs[:, b],
+        rows,
+        columns,
+        title="Logit lens: top-1 probability",
+      )
+      for b in range(self.top_probs.shape[1])
+    )
+
+
+def logit_lens(
+  lm: LanguageModel,
+  given: Input,
+  *,
+  sites: Iterable[Site | str] = ("resid_post[:]",),
+  target: str | int | None = None,
+  positions: slice | None = None,
+) -> Lens:
+  """Reads sites of the residual stream through the final norm and unembedding.
+
+  Args:
+    lm: The model.
+    given: Text, texts, or token ids.
+    sites: Sites with the width of the residual stream.
+    target: Token to follow through the layers; by default the one predicted
+      at the end of the first prompt.
+    positions: Columns to read; all by default.
+  """
+  acts = capture(lm, given, (*sites, "resid_post[-1]"))
+  wanted = tuple(capture_sites(acts, sites, lm.config.num_layers))
+  columns = range(acts.tokens.width)[positions or slice(None)]
+  target_id = None if target is None else lm.tokenizer.token_id(target)
+  return read_lens(lm, acts, wanted, tuple(columns), target_id)
+
+
+def capture_sites(
+  acts: Capture, specs: Iterable[Site | str], num_layers: int
+) -> tuple[Site, ...]:
+  """The sites that `specs` mean, checked to be as wide as the residual stream.
+
+  Raises:
+    SiteError: If one of them is not.
+  """
+  sites = resolve(specs, num_layers)
+  for site in sites:
+    if axes.EMBEDDING not in acts[site].named_axes:
+      raise SiteError(
+        "The unembedding reads vectors of the residual stream's width only.",
+        received=f"{site} with axes {', '.join(site.info.axes)}",
+        instead="resid_pre, resid_mid, resid_post, or a *_write site",
+      )
+  return sites
+
+
+def read_lens(
+  lm: LanguageModel,
+  acts: Capture,
+  sites: tuple[Site, ...],
+  positions: tuple[int, ...],
+  target_id: int | None,
+) -> Lens:
+  """The lens on activations that are already there."""
+  names = (axes.BATCH, axes.SEQ, axes.EMBEDDING)
+  index = np.asarray(positions)
+  stack = jnp.stack([acts[s].unwrap(*names)[:, index] for s in sites])
+  rows = stack.reshape(-1, stack.shape[-1])
+  if target_id is None:
+    target_id = _predicted(lm, acts)
+  padded = jnp.pad(rows, ((0, -len(rows) % ROWS_AT_ONCE), (0, 0)))
+  out = read_rows(lm.model, padded, jnp.asarray(target_id))
+  top, top_probs, probs, ranks = (
+    np.asarray(a)[: len(rows)].reshape(stack.shape[:-1]) for a in out
+  )
+  texts = [[lm.tokenizer.pieces(row) for row in layer] for layer in top]
+  return Lens(sites, positions, top, top_probs, target_id, probs, ranks, texts)
+
+
+@jax.jit
+def read_rows(
+  model: Gemma, rows: Float[Array, "rows embedding"], target: Int[Array, ""]
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+  """Top token, its probability, the target's probability and rank, by row."""
+  scale = model.final_norm.scale.data_array
+  table = model.table.data_array
+
+  def read(row: Float[Array, " embedding"]) -> tuple[jax.Array, ...]:
+    normed = rms_norm(row[None], scale, model.final_norm.eps)
+    logits = token_logits(normed, table)[0]
+    total = jax.nn.logsumexp(logits)
+    top, wanted = jnp.argmax(logits), logits[target]
+    return (
+      top,
+      jnp.exp(logits[top] - total),
+      jnp.exp(wanted - total),
+      jnp.sum(logits > wanted),
+    )
+
+  return jax.lax.map(read, rows, batch_size=ROWS_AT_ONCE)
+
+
+def _predicted(lm: LanguageModel, acts: Capture) -> int:
+  """The token predicted at the end of the first row."""
+  last = Site("resid_post", lm.config.num_layers - 1)
+  end = int(acts.tokens.lengths[0]) - 1
+  names = (axes.BATCH, axes.SEQ, axes.EMBEDDING)
+  row = acts[last].unwrap(*names)[0, end][None]
+  padded = jnp.pad(row, ((0, ROWS_AT_ONCE - 1), (0, 0)))
+  return int(read_rows(lm.model, padded, jnp.asarray(0))[0][0])

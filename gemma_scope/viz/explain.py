@@ -1,0 +1,331 @@
+"""`gs.explain`: one prompt, one target, every view of it, as one value.
+
+One forward pass fills the predictions, the lens, the components and the
+attention patterns; each attribution method adds its own passes. It computes
+nothing itself: it asks `analysis` and `attribution` and puts the answers
+together.
+"""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import time
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gemma_scope import axes
+from gemma_scope.activations.run import Capture, capture
+from gemma_scope.activations.tokens import TokenBatch
+from gemma_scope.analysis import direct, lens
+from gemma_scope.analysis import explanation as parts
+from gemma_scope.attribution.attribute import (
+  METHODS,
+  GradientOptions,
+  attribute,
+)
+from gemma_scope.attribution.objectives import Target, logit, logit_difference
+from gemma_scope.attribution.result import Attribution
+from gemma_scope.errors import ConfigError, TextError
+from gemma_scope.manifest import make_manifest
+from gemma_scope.model.chat import chat_ids
+from gemma_scope.model.language_model import LanguageModel
+from gemma_scope.sites import Site
+from gemma_scope.viz.explanation import Explanation
+
+LENS_COLUMNS = 64  # of longer prompts the lens reads the last ones
+PATTERN_TOKENS = 1024  # of longer prompts no patterns: 18 x 4 x T x T floats
+PREDICTIONS = 10
+
+
+class Progress(Protocol):
+  """Is told what is being done, and how much of it (0 to 1)."""
+
+  def __call__(self, stage: str, fraction: float | None = None) -> None:
+    """Tells a stage and its fraction done."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodText:
+  """How a method is presented.
+
+  Attributes:
+    title: Its name as read.
+    description: What a score means, in one sentence.
+    options: Options it is run with.
+    notes: What a reader must know.
+  """
+
+  title: str
+  description: str
+  options: GradientOptions | None = None
+  notes: tuple[str, ...] = ()
+
+
+METHOD_TEXTS: Mapping[str, MethodText] = {
+  "integrated_gradients": MethodText(
+    "Integrated gradients",
+    "How much of the target each token adds on the way from an average token "
+    "to itself.",
+    GradientOptions(steps=32, baseline="mean"),
+    (
+      "32 Gauss-Legendre steps from the mean embedding of this prompt; BOS is "
+      "kept as it is.",
+    ),
+  ),
+  "input_x_gradient": MethodText(
+    "Input x gradient",
+    "The slope of the target along each token's embedding, times the "
+    "embedding.",
+    notes=("A local slope: it promises no sum.",),
+  ),
+}
+
+
+def explain(
+  lm: LanguageModel,
+  prompt: str,
+  *,
+  target: str | int | None = None,
+  against: str | int | None = None,
+  chat: bool = False,
+  system: str | None = None,
+  methods: Sequence[str] | None = None,
+  progress: Progress | None = None,
+) -> Explanation:
+  """Explains why a model continues a prompt as it does.
+
+  Args:
+    lm: The model.
+    prompt: The text; BOS is added.
+    target: The token explained (text or id); by default the most probable.
+    against: A token to compare with: explains the difference of logits.
+    chat: Whether to wrap the prompt as a user's turn (-it models).
+    system: A system text for the turn.
+    methods: Attribution methods; by default all.
+    progress: Called with what is being done.
+
+  Returns:
+    A value that displays itself in a notebook, as a page (`to_html`) and as
+    JSON (`to_dict`).
+
+  Raises:
+    GemmaScopeError: If the prompt, a token or an option cannot be used.
+  """
+  tell = progress or _silent
+  start = time.perf_counter()
+  chosen = _check_methods(methods)
+  ids = _prompt_ids(lm, prompt, chat, system)
+  tell("Running the model")
+  batch = TokenBatch(ids[None], np.ones_like(ids)[None], exact=False)
+  acts = _capture(lm, batch)
+  logits = np.asarray(acts["logits"].data_array)[0, -1]
+  target_id = int(logits.argmax())
+  if target is not None:
+    target_id = lm.tokenizer.token_id(target)
+  against_id = None if against is None else lm.tokenizer.token_id(against)
+  objective = _objective(target_id, against_id)
+  tell("Reading every layer (logit lens)")
+  grid = _lens_grid(lm, acts, target_id)
+  tell("Splitting the logit among components")
+  components = _components(lm, acts, objective)
+  attributions = []
+  for method in chosen:
+    tell(f"Attributing: {METHOD_TEXTS[method].title}")
+    attributions.append(_attribution(lm, batch, objective, method))
+  tell("Packing attention patterns")
+  config = {
+    "prompt": prompt,
+    "target": target,
+    "against": against,
+    "chat": chat,
+    "system": system,
+    "methods": chosen,
+    "dtype": str(lm.dtype),
+    "seconds": round(time.perf_counter() - start, 2),
+  }
+  tokens = _tokens(lm, ids)
+  return Explanation(
+    prompt="".join(t.text for t in tokens if not t.special),
+    model=lm.name,
+    target=_target_info(lm, logits, target_id, against_id, len(ids)),
+    tokens=tokens,
+    predictions=_predictions(lm, logits),
+    attributions=tuple(attributions),
+    lens=grid,
+    components=components,
+    attention=_attention(lm, acts),
+    manifest=make_manifest(config, model=lm.name, source=lm.source).to_dict(),
+  )
+
+
+def _silent(stage: str, fraction: float | None = None) -> None:
+  del stage, fraction
+
+
+def _check_methods(methods: Sequence[str] | None) -> tuple[str, ...]:
+  chosen = tuple(METHOD_TEXTS if methods is None else methods)
+  unknown = [m for m in chosen if m not in METHODS]
+  if unknown or not chosen:
+    raise ConfigError(
+      "There is no such attribution method.",
+      received=", ".join(unknown) or "no method",
+      instead=f"any of {', '.join(METHODS)}",
+    )
+  return chosen
+
+
+def _prompt_ids(
+  lm: LanguageModel, prompt: str, chat: bool, system: str | None
+) -> np.ndarray:
+  if not prompt.strip():
+    raise TextError(
+      "The prompt is empty.",
+      received=repr(prompt),
+      instead='some text, such as "The capital of France is"',
+    )
+  if not chat:
+    if system is not None:
+      raise TextError(
+        "A system text belongs to a chat turn.",
+        received=f"system={system!r} without chat",
+        instead="chat=True (--chat) with an instruction-tuned model",
+      )
+    return np.asarray(lm.tokenizer.encode(prompt), np.int32)
+  if not lm.is_chat:
+    raise ConfigError(
+      "This model was not trained on chat turns.",
+      received=f"chat with {lm.name}",
+      instead="an instruction-tuned model (name ending in -it), or no chat",
+    )
+  messages = [{"role": "user", "content": prompt}]
+  if system is not None:
+    messages.insert(0, {"role": "system", "content": system})
+  return np.asarray(chat_ids(lm.tokenizer, messages), np.int32)
+
+
+def _capture(lm: LanguageModel, batch: TokenBatch) -> Capture:
+  """The one forward pass behind everything but the attributions."""
+  sites = [*direct.SITES, "resid_post[:]", "logits"]
+  if batch.width <= PATTERN_TOKENS:
+    sites.append("pattern[:]")
+  return capture(lm, batch, sites, logits_at=-1)
+
+
+def _objective(target_id: int, against_id: int | None) -> Target:
+  if against_id is None:
+    return logit(target_id)
+  return logit_difference(target_id, against_id)
+
+
+def _lens_grid(
+  lm: LanguageModel, acts: Capture, target_id: int
+) -> parts.LensGrid:
+  layers = range(lm.config.num_layers)
+  sites = (Site("embed"), *(Site("resid_post", i) for i in layers))
+  width = acts.tokens.width
+  positions = tuple(range(max(0, width - LENS_COLUMNS), width))
+  result = lens.read_lens(lm, acts, sites, positions, target_id)
+  return parts.LensGrid(
+    labels=tuple(map(str, sites)),
+    positions=positions,
+    top_ids=result.top_ids[:, 0],
+    top_texts=tuple(tuple(row[0]) for row in result.top_texts),
+    top_probs=result.top_probs[:, 0],
+    target_probs=result.target_probs[:, 0],
+    target_ranks=result.target_ranks[:, 0],
+  )
+
+
+def _components(
+  lm: LanguageModel, acts: Capture, objective: Target
+) -> parts.ComponentScores:
+  split = direct.split_target(lm, acts, objective)
+  return parts.ComponentScores(
+    labels=split.labels,
+    values=np.asarray(split.values.data_array)[:, 0],
+    total=float(split.total[0]),
+    heads=np.asarray(split.heads.data_array)[:, :, 0],
+  )
+
+
+def _attribution(
+  lm: LanguageModel, batch: TokenBatch, objective: Target, method: str
+) -> parts.TokenAttribution:
+  start = time.perf_counter()
+  text = METHOD_TEXTS[method]
+  result: Attribution = attribute(
+    lm, batch, objective, method=method, options=text.options
+  )
+  expected = float(result.expected[Site("embed")][0])
+  return parts.TokenAttribution(
+    method=method,
+    title=text.title,
+    description=text.description,
+    scores=np.asarray(result.per_token().data_array)[0],
+    total=None if np.isnan(expected) else expected,
+    seconds=time.perf_counter() - start,
+    notes=text.notes,
+  )
+
+
+def _tokens(lm: LanguageModel, ids: np.ndarray) -> tuple[parts.TokenInfo, ...]:
+  control = set(lm.tokenizer.control_ids.values())
+  tokens, start = [], 0
+  for token, text in zip(ids.tolist(), lm.tokenizer.pieces(ids)):
+    special = token in control
+    end = start if special else start + len(text)
+    tokens.append(parts.TokenInfo(token, text, start, end, special))
+    start = end
+  return tuple(tokens)
+
+
+def _target_info(
+  lm: LanguageModel,
+  logits: np.ndarray,
+  target_id: int,
+  against_id: int | None,
+  length: int,
+) -> parts.TargetInfo:
+  probs = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
+  text = lm.tokenizer.token_text
+  other = against_id
+  value = float(logits[target_id])
+  return parts.TargetInfo(
+    id=target_id,
+    text=text(target_id),
+    position=length - 1,
+    value=value if other is None else value - float(logits[other]),
+    prob=float(probs[target_id]),
+    rank=int((logits > logits[target_id]).sum()),
+    against_id=other,
+    against_text=None if other is None else text(other),
+    against_prob=None if other is None else float(probs[other]),
+  )
+
+
+def _predictions(
+  lm: LanguageModel, logits: np.ndarray
+) -> tuple[parts.Prediction, ...]:
+  probs = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
+  top = np.argsort(-logits)[:PREDICTIONS]
+  texts = lm.tokenizer.pieces(top)
+  return tuple(
+    parts.Prediction(int(i), text, float(logits[i]), float(probs[i]))
+    for i, text in zip(top, texts)
+  )
+
+
+def _attention(
+  lm: LanguageModel, acts: Capture
+) -> parts.AttentionPatterns | None:
+  layers = range(lm.config.num_layers)
+  if Site("pattern", 0) not in acts:
+    return None
+  names = (axes.BATCH, axes.HEADS, axes.SEQ, axes.KV_SEQ)
+  patterns = np.stack(
+    [np.asarray(acts[Site("pattern", i)].unwrap(*names))[0] for i in layers]
+  )
+  kinds = ["global" if lm.config.is_global(i) else "local" for i in layers]
+  return parts.pack_attention(patterns, kinds=kinds)
