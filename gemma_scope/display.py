@@ -49,6 +49,8 @@ def visible(text: str, *, spaces: bool = False) -> str:
   shown = "".join(map(_visible_character, text))
   if text in ("\u200c", "\u200d"):
     return f"⟨U+{ord(text):04X}⟩"
+  if text and unicodedata.category(text[0]) == "Mn":
+    return f"◌{shown}"  # an accent must not settle on what stands before
   if spaces and shown.startswith(" "):
     indent = len(shown) - len(shown.lstrip(" "))
     return "·" * indent + shown[indent:]

@@ -258,7 +258,7 @@ def pack_attention(
   entry_bytes = layers * heads * 3  # one byte of weight, two of key
   rows = min(rows, max(1, max_bytes // (entry_bytes * 8)))
   entries = min(length, max(8, max_bytes // (entry_bytes * rows)))
-  weights, keys = _strongest(probabilities[:, :, :rows], entries)
+  weights, keys = _strongest(probabilities[:, :, -rows:], entries)
   return AttentionPatterns(weights, tuple(queries)[-rows:], keys, tuple(kinds))
 
 

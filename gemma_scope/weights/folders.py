@@ -1,4 +1,4 @@
-"""Folders and files that appear whole or not at all.
+"""Files and folders that appear whole or not at all.
 
 Everything is written under a temporary name in the same place, flushed to the
 disk, and then renamed. What was written before an error is removed.
@@ -8,11 +8,16 @@ from collections.abc import Iterator
 import contextlib
 import os
 import pathlib
+import secrets
 import shutil
-import tempfile
 from typing import BinaryIO
 
 from gemma_scope import errors
+
+
+def temporary_name(path: pathlib.Path) -> pathlib.Path:
+  """A hidden name beside `path` that nothing else uses."""
+  return path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp")
 
 
 @contextlib.contextmanager
@@ -27,16 +32,15 @@ def new_file(path: str | os.PathLike) -> Iterator[BinaryIO]:
   """
   path = pathlib.Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+  made = temporary_name(path)
   try:
-    with open(handle, "wb") as file:
+    with open(made, "xb") as file:
       yield file
       file.flush()
       os.fsync(file.fileno())
-    os.chmod(name, 0o666 & ~_umask())
-    os.replace(name, path)
+    os.replace(made, path)
   except BaseException:
-    pathlib.Path(name).unlink(missing_ok=True)
+    made.unlink(missing_ok=True)
     raise
 
 
@@ -61,20 +65,11 @@ def new_folder(path: str | os.PathLike) -> Iterator[pathlib.Path]:
       instead="another folder, or remove this one first",
     )
   path.parent.mkdir(parents=True, exist_ok=True)
-  made = pathlib.Path(
-    tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent)
-  )
+  made = temporary_name(path)
   try:
+    made.mkdir()
     yield made
-    os.chmod(made, 0o777 & ~_umask())
     os.replace(made, path)
   except BaseException:
     shutil.rmtree(made, ignore_errors=True)
     raise
-
-
-def _umask() -> int:
-  """The process's umask; temporary names are made readable by nobody else."""
-  mask = os.umask(0)
-  os.umask(mask)
-  return mask

@@ -57,6 +57,7 @@ def open_gguf(path: str | os.PathLike) -> checkpoint.Checkpoint:
 def header_to_checkpoint(header: gguf.GgufHeader) -> checkpoint.Checkpoint:
   """What `open_gguf` does once the header is read; raises the same."""
   _check_architecture(header)
+  _check_split(header)
   matrices = {}
   for row in header.tensors.values():
     name = _hugging_face_name(row.name)
@@ -97,6 +98,16 @@ def _check_architecture(header: gguf.GgufHeader) -> None:
     received=f"{header.path}: {found!r}",
     instead=f"a GGUF file of {_ARCHITECTURE!r}",
   )
+
+
+def _check_split(header: gguf.GgufHeader) -> None:
+  files = header.metadata.get("split.count", 0)
+  if isinstance(files, int) and files > 1:
+    raise errors.CheckpointError(
+      "The GGUF file is one of several that belong together.",
+      received=f"{header.path}: one of {files}",
+      instead="one file; `llama-gguf-split --merge` joins them",
+    )
 
 
 def _check_layers(

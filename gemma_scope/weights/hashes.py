@@ -12,6 +12,12 @@ import pathlib
 from gemma_scope.weights import cache, folders
 
 
+def compute_sha256(path: str | os.PathLike) -> str:
+  """The lower-case hexadecimal sha256 of a local file, remembered nowhere."""
+  with open(path, "rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def file_sha256(path: str | os.PathLike) -> str:
   """The lower-case hexadecimal sha256 of a local file.
 
@@ -33,8 +39,7 @@ def file_sha256(path: str | os.PathLike) -> str:
       return str(known["sha256"])
   except (OSError, ValueError, KeyError, TypeError):
     pass
-  with open(path, "rb") as file:
-    digest = hashlib.file_digest(file, "sha256").hexdigest()
+  digest = compute_sha256(path)
   try:
     with folders.new_file(memo) as file:
       file.write(json.dumps({**seen, "sha256": digest}).encode())

@@ -7,6 +7,7 @@ seconds to import, which happens only inside these functions.
 
 from collections.abc import Callable, Mapping
 import functools
+import json
 import os
 from typing import Any
 
@@ -14,10 +15,11 @@ from etils import epath
 import numpy as np
 
 from gemma_scope import errors
-from gemma_scope.weights import checkpoint, flax_tree, safetensors_hf
+from gemma_scope.weights import checkpoint, flax_tree, tokenizer_files
 
 # Lies in every folder that holds arrays; tells their tree.
 _STRUCTURE = "_METADATA"
+_DATABASE = "manifest.ocdbt"
 # Where trainers put the parameters inside the folder of a step.
 _ITEMS = ("", "default", "params", "state")
 _Key = tuple[str, ...]
@@ -41,7 +43,8 @@ def open_orbax(path: str | os.PathLike) -> checkpoint.Checkpoint:
     CheckpointError: no Orbax checkpoint, no Gemma 3, or damaged.
   """
   source = os.fspath(path)
-  folder = _item_folder(as_path(path))
+  place = as_path(path)
+  folder = _item_folder(place)
   if folder is None:
     raise errors.CheckpointError(
       "The folder was not written by Orbax, or not to its end.",
@@ -68,7 +71,7 @@ def open_orbax(path: str | os.PathLike) -> checkpoint.Checkpoint:
     tensors=tensors,
     source=source,
     format="orbax",
-    tokenizer=safetensors_hf.find_tokenizer(source),
+    tokenizer=tokenizer_files.find_tokenizer(place, place.parent),
   )
 
 
@@ -92,8 +95,15 @@ def _read_structure(folder: epath.Path) -> Mapping[str, Any]:
   import orbax.checkpoint as ocp
 
   try:
+    # Orbax finds this out too, but with array reads left hanging.
+    stored = json.loads((folder / _STRUCTURE).read_text())
+    if stored.get("use_ocdbt") and not (folder / _DATABASE).exists():
+      raise FileNotFoundError(f"{_DATABASE} is missing")
     with ocp.PyTreeCheckpointer() as checkpointer:
-      return checkpointer.metadata(folder).item_metadata.tree
+      found = checkpointer.metadata(folder).item_metadata
+    if found is None:
+      raise ValueError("the files that describe its arrays are missing")
+    return found.tree
   except Exception as error:  # Orbax and TensorStore share no base class.
     raise _unreadable(folder, "its structure", error) from error
 

@@ -11,11 +11,10 @@ import importlib.util
 import logging
 import os
 import pathlib
-import tempfile
 from types import ModuleType
 
 from gemma_scope import errors
-from gemma_scope.weights import cache, catalog, hashes
+from gemma_scope.weights import cache, catalog, folders, hashes
 
 _log = logging.getLogger(__name__)
 
@@ -84,12 +83,11 @@ def _assemble(
 ) -> None:
   """Joins the parts under a temporary name, then renames."""
   place.parent.mkdir(parents=True, exist_ok=True)
-  handle, name = tempfile.mkstemp(prefix=f".{place.name}.", dir=place.parent)
-  os.close(handle)
-  temporary = pathlib.Path(name)
+  temporary = folders.temporary_name(place)
   try:
     _join(module, package, temporary)
-    os.chmod(temporary, 0o644)
+    with open(temporary, "rb") as file:
+      os.fsync(file.fileno())
     os.replace(temporary, place)
   finally:
     temporary.unlink(missing_ok=True)
@@ -102,8 +100,8 @@ def _join(
     module.assemble(path, overwrite=True)
   except (FileNotFoundError, ImportError, ValueError) as error:
     raise _broken(package, str(error)) from error
-  if not _is_whole(path, package):
-    raise _broken(package, f"sha256 {hashes.file_sha256(path)}")
+  if (found := hashes.compute_sha256(path)) != package.sha256:
+    raise _broken(package, f"sha256 {found}")
 
 
 def _broken(package: catalog.Package, found: str) -> errors.CheckpointError:

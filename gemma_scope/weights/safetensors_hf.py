@@ -14,7 +14,12 @@ import pathlib
 import numpy as np
 
 from gemma_scope import errors
-from gemma_scope.weights import checkpoint, layout, safetensors_file
+from gemma_scope.weights import (
+  checkpoint,
+  layout,
+  safetensors_file,
+  tokenizer_files,
+)
 
 INDEX = "model.safetensors.index.json"
 _ARCHITECTURES = ("gemma3_text", "gemma3")
@@ -27,7 +32,6 @@ _NOT_TEXT = (
   "model.multi_modal_projector.",
 )
 _OUTPUTS = ("lm_head.weight", "language_model.lm_head.weight")
-_TOKENIZERS = ("tokenizer.model", "tokenizer.json")
 
 
 def open_hugging_face(path: str | os.PathLike) -> checkpoint.Checkpoint:
@@ -59,18 +63,8 @@ def open_hugging_face(path: str | os.PathLike) -> checkpoint.Checkpoint:
     tensors=tensors,
     source=str(path),
     format="safetensors",
-    tokenizer=find_tokenizer(folder),
+    tokenizer=tokenizer_files.find_tokenizer(folder),
   )
-
-
-def find_tokenizer(folder: str | os.PathLike) -> str | None:
-  """The tokenizer file in a folder or, as in official archives, beside it."""
-  folder = pathlib.Path(folder)
-  for place in (folder, folder.resolve().parent):
-    for name in _TOKENIZERS:
-      if (place / name).is_file():
-        return str(place / name)
-  return None
 
 
 def weight_files(folder: str | os.PathLike) -> list[pathlib.Path]:

@@ -25,9 +25,14 @@ def test_new_file(tmp_path):
 def test_new_file_with_an_error(tmp_path):
   path = tmp_path / "a"
   path.write_bytes(b"old")
-  with pytest.raises(RuntimeError, match="stop"), folders.new_file(path) as f:
-    f.write(b"half")
-    raise RuntimeError("stop")
+
+  def write():
+    with folders.new_file(path) as file:
+      file.write(b"half")
+      raise RuntimeError("stop")
+
+  with pytest.raises(RuntimeError, match="stop"):
+    write()
   assert path.read_bytes() == b"old"
   assert list(tmp_path.iterdir()) == [path]
 
@@ -55,12 +60,13 @@ def test_new_folder(tmp_path):
 
 
 def test_new_folder_with_an_error(tmp_path):
-  with (
-    pytest.raises(RuntimeError, match="stop"),
-    folders.new_folder(tmp_path / "m") as made,
-  ):
-    (made / "a").write_text("half")
-    raise RuntimeError("stop")
+  def write():
+    with folders.new_folder(tmp_path / "m") as made:
+      (made / "a").write_text("half")
+      raise RuntimeError("stop")
+
+  with pytest.raises(RuntimeError, match="stop"):
+    write()
   assert list(tmp_path.iterdir()) == []
 
 

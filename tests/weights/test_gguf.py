@@ -1,5 +1,6 @@
 """Headers: every kind of value, and every way to be broken."""
 
+import contextlib
 import struct
 
 import numpy as np
@@ -133,7 +134,5 @@ def test_flipped_bits_never_crash(path):
     content = bytearray(whole)
     content[at] ^= 1 << int(rng.integers(0, 8))
     path.write_bytes(content)
-    try:
+    with contextlib.suppress(errors.CheckpointError):
       gguf.read_header(path)
-    except errors.CheckpointError:
-      pass

@@ -5,8 +5,14 @@ import pytest
 
 from gemma_scope import errors
 from gemma_scope.testing import checkpoints, gguf_file
-from gemma_scope.weights import catalog, checkpoint, gguf, gguf_checkpoint
-from gemma_scope.weights import hashes, packages
+from gemma_scope.weights import (
+  catalog,
+  checkpoint,
+  gguf,
+  gguf_checkpoint,
+  hashes,
+  packages,
+)
 
 
 @pytest.fixture
@@ -77,6 +83,7 @@ def test_half_a_file(arrays, tmp_path, lost):
   [
     ({"general.architecture": "gemma2"}, "another architecture"),
     ({"general.architecture": "clip"}, "image encoder"),
+    ({"split.count": 3}, "one of 3"),
     ({"gemma3.block_count": 18}, "3 layers, header says 18"),
   ],
 )

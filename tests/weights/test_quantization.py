@@ -21,9 +21,7 @@ def golden():
 
 def _same_bits(found, expected):
   assert found.dtype == np.float32
-  np.testing.assert_array_equal(
-    found.view(np.uint32), expected.view(np.uint32)
-  )
+  np.testing.assert_array_equal(found.view(np.uint32), expected.view(np.uint32))
 
 
 @pytest.mark.parametrize("name", list(_BY_NAME))

@@ -55,9 +55,7 @@ def test_multimodal(arrays, tmp_path, prefix, monkeypatch):
 
 def test_a_single_file(arrays, tmp_path):
   folder = checkpoints.write_safetensors(tmp_path / "m", arrays)
-  _same(
-    safetensors_hf.open_hugging_face(folder / "model.safetensors"), arrays
-  )
+  _same(safetensors_hf.open_hugging_face(folder / "model.safetensors"), arrays)
   (folder / "config.json").unlink()
   (folder / "model.safetensors").rename(folder / "other.name")
   _same(safetensors_hf.open_hugging_face(folder / "other.name"), arrays)
@@ -71,14 +69,13 @@ def test_matrices_are_mapped(arrays, tmp_path):
   assert isinstance(tensors["layer_0/mlp/linear"].read(), np.memmap)
 
 
-@pytest.mark.parametrize("place", [".", ".."])
 @pytest.mark.parametrize("name", ["tokenizer.model", "tokenizer.json"])
-def test_tokenizer_beside_or_inside(arrays, tmp_path, place, name):
+def test_tokenizer(arrays, tmp_path, name):
   folder = checkpoints.write_safetensors(tmp_path / "m", arrays)
   assert safetensors_hf.open_hugging_face(folder).tokenizer is None
-  (folder / place / name).write_bytes(b"x")
+  (folder / name).write_bytes(b"x")
   found = safetensors_hf.open_hugging_face(folder).tokenizer
-  assert found.endswith(name)
+  assert found == str(folder / name)
 
 
 def test_missing_shard(arrays, tmp_path):

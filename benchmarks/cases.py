@@ -1,0 +1,103 @@
+"""What is measured: the cases, their inputs, and which peers can run them.
+
+A row of tokens is a stretch of Lincoln's second inaugural address (public
+domain); the ids are read from the goldens, so no side tokenises.
+"""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TOKENS = ROOT / "tests" / "goldens" / "hugging_face_window.npz"
+
+HF, TL, CAPTUM = "hugging_face", "transformer_lens", "captum"
+# Peer -> the module of its worker.
+PEERS = {
+  HF: "benchmarks.peers.hf_hooks",
+  TL: "benchmarks.peers.hooked_transformer",
+  CAPTUM: "benchmarks.peers.captum_ig",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+  """One row of the table.
+
+  Attributes:
+    case: The name that workers know it by.
+    shape: (rows, tokens a row) of the input.
+    peers: Who can run it.
+    unit: "tokens/s" or "s", for the table.
+    fresh: Whether every repetition starts a process of its own.
+    tolerance: Relative difference up to which two checks agree.
+    options: Further arguments of the workers.
+  """
+
+  case: str
+  shape: tuple[int, int]
+  peers: tuple[str, ...]
+  unit: str = "s"
+  fresh: bool = False
+  tolerance: float = 1e-3
+  options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+  @property
+  def name(self) -> str:
+    """Case and shape, such as `capture 8x128`."""
+    return f"{self.case} {self.shape[0]}x{self.shape[1]}"
+
+  @property
+  def work(self) -> int:
+    """Tokens of one repetition: those made, or those read."""
+    made = self.options.get("new_tokens")
+    return made or self.shape[0] * self.shape[1]
+
+
+def _rate(case: str, rows: int, length: int, **options: Any) -> Measurement:
+  return Measurement(
+    case, (rows, length), (HF, TL), "tokens/s", options=options
+  )
+
+
+SUITES: dict[str, tuple[Measurement, ...]] = {
+  "load": (
+    Measurement("load", (1, 16), (HF,), fresh=True),
+    Measurement("first_logits", (1, 16), (HF,), fresh=True),
+  ),
+  "capture": (_rate("capture", 8, 128), _rate("capture", 4, 512)),
+  "layer": (
+    _rate("layer", 8, 128, layer=9),
+    _rate("layer", 4, 512, layer=9),
+  ),
+  "gradient": (Measurement("input_x_gradient", (1, 32), (HF,)),),
+  "integrated": (
+    # Twenty steps from zero do not converge; rounding shows in their sum.
+    Measurement(
+      "integrated_gradients",
+      (1, 32),
+      (CAPTUM,),
+      tolerance=1e-2,
+      options={"steps": 20},
+    ),
+  ),
+  "generate": (
+    Measurement(
+      "generate", (1, 32), (HF,), "tokens/s", options={"new_tokens": 64}
+    ),
+  ),
+}
+
+
+def arguments(row: Measurement, folder: str) -> dict[str, Any]:
+  """What both workers get: token ids, options, the peer's model folder."""
+  with np.load(TOKENS) as stored:
+    text = stored["tokens"][0]
+  rows, length = row.shape
+  spare = len(text) - length
+  starts = [i * spare // max(rows, 1) for i in range(rows)]
+  tokens = np.stack([text[start : start + length] for start in starts])
+  tokens[:, 0] = 2  # every row begins with BOS
+  return {"tokens": tokens.tolist(), "folder": folder, **row.options}
