@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from gemma_scope import __version__
 from gemma_scope.errors import ConfigError
 
-_DISTRIBUTIONS = ("gemma-scope", "jax", "jaxlib", "penzai", "numpy")
+_DISTRIBUTIONS = ("jax", "jaxlib", "penzai", "numpy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,14 +194,9 @@ def _fields(value: Any) -> dict[str, object]:
 
 
 def _versions() -> dict[str, str]:
-  """Versions of what computes; "not installed" when run from a bare folder."""
-  found = {"python": platform.python_version()}
-  for name in _DISTRIBUTIONS:
-    try:
-      found[name] = metadata.version(name)
-    except metadata.PackageNotFoundError:
-      found[name] = "not installed"
-  return found
+  """Versions of what computes."""
+  found = {"gemma-scope": __version__, "python": platform.python_version()}
+  return found | {name: metadata.version(name) for name in _DISTRIBUTIONS}
 
 
 def _device() -> str:

@@ -7,6 +7,8 @@ import subprocess
 
 import pytest
 
+import gemma_scope
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -48,6 +50,11 @@ def test_every_extra_exists():
 def test_every_file_it_points_to_exists():
   names = set(re.findall(r"`([\w/]+\.md)`", README))
   assert [name for name in sorted(names) if not (ROOT / name).exists()] == []
+
+
+def test_citation_names_this_version():
+  citation = (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+  assert f"\nversion: {gemma_scope.__version__}\n" in citation
 
 
 def test_readme_is_two_screens():

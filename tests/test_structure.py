@@ -93,7 +93,7 @@ def imported_parts(path: pathlib.Path) -> Iterator[tuple[int, str]]:
   """Yields (line, part of gemma_scope) of every import of the package."""
   for line, name in imports(path):
     package, _, rest = name.partition(".")
-    if package == "gemma_scope":
+    if package == "gemma_scope" and rest != "__version__":
       first = rest.partition(".")[0]
       known = first in (*PATH_OF_THE_DATA, *FREE, "relative")
       yield line, first if known else "api"

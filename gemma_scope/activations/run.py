@@ -44,6 +44,9 @@ class Capture(Mapping[Site, pz.nx.NamedArray]):
     """The array of one site."""
     return self.arrays[find_site(site, self.arrays)]
 
+  def __contains__(self, site: object) -> bool:
+    return any(site in (key, str(key)) for key in self.arrays)
+
   def __iter__(self) -> Iterator[Site]:
     return iter(self.arrays)
 

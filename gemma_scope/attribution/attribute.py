@@ -187,6 +187,7 @@ def _baseline(question: Question, site: Site) -> jax.Array:
   )
 
 
+@jax.jit
 def mean_embedding(model: Gemma, rows: Rows) -> jax.Array:
   """[batch, seq, embedding] each prompt's mean embedding; BOS stays itself."""
   scale = jnp.asarray(model.config.d_model**0.5, model.table.data_array.dtype)

@@ -41,6 +41,9 @@ class Attribution(Mapping[Site, pz.nx.NamedArray]):
     """The relevance of one site."""
     return self.arrays[find_site(site, self.arrays)]
 
+  def __contains__(self, site: object) -> bool:
+    return any(site in (key, str(key)) for key in self.arrays)
+
   def __iter__(self) -> Iterator[Site]:
     return iter(self.arrays)
 

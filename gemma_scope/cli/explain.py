@@ -79,7 +79,8 @@ class Options:
   """Instructions in front of the user's turn; needs --chat."""
 
   methods: Annotated[str | None, _text("NAME,…")] = None
-  """Attribution methods, with commas between them; by default all."""
+  """Attribution methods, with commas between them; by default all:
+  integrated_gradients,input_x_gradient."""
 
   out: Annotated[str, tyro.conf.arg(metavar="FILE")] = (
     "gemma-scope-explain.html"

@@ -10,13 +10,12 @@ import dataclasses
 import difflib
 import errno
 import importlib
-from importlib import metadata
 import os
 import sys
 
 import rich.text
 
-from gemma_scope import display
+from gemma_scope import __version__, display
 from gemma_scope.cli import consoles
 from gemma_scope.errors import ConfigError, GemmaScopeError
 
@@ -92,8 +91,7 @@ def _dispatch(arguments: list[str]) -> None:
   if first in ("-h", "--help", "help"):
     consoles.results().print(_help())
   elif first in ("-V", "--version"):
-    version = metadata.version("gemma-scope")
-    consoles.results().print(f"gemma-scope {version}")
+    consoles.results().print(f"gemma-scope {__version__}")
   elif first in VERBS:
     importlib.import_module(VERBS[first].module).main(arguments[1:])
   else:

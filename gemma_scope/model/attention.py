@@ -20,6 +20,7 @@ from gemma_scope.model.linear import Linear
 from gemma_scope.model.norms import RMSNorm
 from gemma_scope.model.placement import Places
 from gemma_scope.model.rope import rotate
+from gemma_scope.model.site_layer import SiteLayer
 
 QUERY_AXES = (axes.BATCH, axes.SEQ, axes.HEADS, axes.PROJECTION)
 KEY_AXES = (axes.BATCH, axes.SEQ, axes.KV_HEADS, axes.PROJECTION)
@@ -70,14 +71,16 @@ class Attention(pz.nn.Layer):
     key = self.key_norm(both[{axes.KEY_VALUE: 0}]).unwrap(*names)
     value = both[{axes.KEY_VALUE: 1}].unwrap(*names)
     query = self.query_norm(self.to_query(x)).unwrap(*QUERY_AXES)
-    wrapped = (
-      pz.nx.wrap(rotate(query, turn), *QUERY_AXES),
-      pz.nx.wrap(rotate(key, turn), *KEY_AXES),
-      pz.nx.wrap(value, *KEY_AXES),
-    )
-    layers = (self.query, self.key, self.value)
-    seen = [layer(v, **side_inputs) for layer, v in zip(layers, wrapped)]
-    z = self._mix(*[v.data_array for v in seen], context)
+    seen = [
+      # An edit may return the axes in another order.
+      site(pz.nx.wrap(v, *order), **side_inputs).unwrap(*order)
+      for site, v, order in (
+        (self.query, rotate(query, turn), QUERY_AXES),
+        (self.key, rotate(key, turn), KEY_AXES),
+        (self.value, value, KEY_AXES),
+      )
+    ]
+    z = self._mix(*seen, context)
     z = self.z(pz.nx.wrap(z, *QUERY_AXES), **side_inputs)
     return self.output(z)
 
@@ -87,7 +90,7 @@ class Attention(pz.nn.Layer):
     """From queries, keys and values to z, [batch, seq, heads, projection]."""
     place = context.placement
     here = place.places
-    dense = self.pattern.is_active(context)  # type: ignore[attr-defined]
+    dense = not isinstance(self.pattern, SiteLayer)
     if context.past is None and not dense:
       return kernel.blocked_attention(
         query, key, value, here, self.scale, self.window

@@ -49,15 +49,12 @@ class Context:
 
   Attributes:
     placement: Positions, segments and rotary angles of the tokens.
-    layers: The layer indices this trace stands for: one, or every period-th in
-      a scan; empty outside the stack.
     tape: Where taps put what they see.
     past: Keys and values of earlier tokens, when decoding with a cache.
     inputs: Values for this layer by site name, read by the edits there.
   """
 
   placement: Placement
-  layers: range
   tape: Tape
   past: Past | None = None
   inputs: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -155,6 +155,6 @@ def at_site(
   """Passes `value` through a site outside the stack."""
   tape, site = Tape(), Site(name, None)
   here = {name: (inputs or {})[site]} if site in (inputs or {}) else {}
-  context = Context(placement, range(0), tape, None, here)
+  context = Context(placement, tape, None, here)
   value = layer(value, context=context)
   return value, {Site(n, None): v for n, v in tape.values.items()}

@@ -8,8 +8,6 @@ import dataclasses
 
 from penzai import pz
 
-from gemma_scope.model.context import Context
-
 
 @pz.pytree_dataclass
 class SiteLayer(pz.nn.Layer):
@@ -27,18 +25,14 @@ class SiteLayer(pz.nn.Layer):
     """Returns `value`."""
     return value
 
-  def is_active(self, context: Context) -> bool:
-    """Whether this layer looks at or changes the value of these layers."""
-    del context
-    return False
-
 
 @pz.pytree_dataclass
 class ActiveSite(pz.nn.Layer):
   """Base of what surgery puts in the place of a `SiteLayer`.
 
   Subclasses wrap the layer they replace, so that edits compose in the order in
-  which they were made, and act on `layers` only.
+  which they were made. The stack calls them for the decoder layers in `layers`
+  only: where they do not act, what they wrap stands in their place.
 
   Attributes:
     inner: The layer that was here before; runs first.
@@ -52,12 +46,20 @@ class ActiveSite(pz.nn.Layer):
     metadata={"pytree_node": False}
   )
 
-  def is_active(self, context: Context) -> bool:
-    """Whether it, or what it wraps, acts on the layers of `context`."""
-    inner = self.inner
-    assert isinstance(inner, SiteLayer | ActiveSite)
-    return self.acts(context) or inner.is_active(context)
 
-  def acts(self, context: Context) -> bool:
-    """Whether it acts on the layers of `context`: on all of them or none."""
-    return self.layers is None or context.layers[0] in self.layers
+def acting_on(block: pz.nn.Layer, layer: int) -> pz.nn.Layer:
+  """A block as surgery wants it for one decoder layer.
+
+  Active sites that do not act on `layer` give way to what they wrap; the
+  others lose their list of layers, so that equal layers have equal programs.
+  """
+
+  def settle(site: pz.nn.Layer) -> pz.nn.Layer:
+    if not isinstance(site, ActiveSite):
+      return site
+    inner = settle(site.inner)
+    if site.layers is not None and layer not in site.layers:
+      return inner
+    return dataclasses.replace(site, inner=inner, layers=None)
+
+  return pz.select(block).at_instances_of(ActiveSite).apply(settle)

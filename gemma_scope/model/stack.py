@@ -20,7 +20,7 @@ from gemma_scope.model import schedule
 from gemma_scope.model.block import Block
 from gemma_scope.model.context import Context, Past, Tape
 from gemma_scope.model.placement import Placement
-from gemma_scope.model.site_layer import ActiveSite
+from gemma_scope.model.site_layer import ActiveSite, acting_on
 from gemma_scope.sites import Site
 
 Taps = dict[Site, pz.nx.NamedArray]
@@ -73,7 +73,8 @@ class Stack(pz.nn.Layer):
       x, seen = self._scan(run, x, call)
       taps |= seen
     for layer in range(whole * len(self.period), self.stop):
-      x, seen = call.run(self.block(layer), range(layer, layer + 1), x)
+      block = acting_on(self.block(layer), layer)
+      x, seen = call.run(block, x, layer, call.inputs_of(layer))
       taps |= {Site(name, layer): value for name, value in seen.items()}
     return x, taps
 
@@ -108,16 +109,17 @@ class Stack(pz.nn.Layer):
     size = len(self.period)
     spans = [run.layers(k, size) for k in range(size)]
     stacked = [call.stacked_inputs(span) for span in spans]
+    blocks = [acting_on(b, s[0]) for b, s in zip(self.period, spans)]
 
     def body(
       carry: pz.nx.NamedArray, step: tuple[jax.Array, Any]
     ) -> tuple[pz.nx.NamedArray, Any]:
       index, inputs = step
       outputs = []
-      for k, block in enumerate(self.period):
-        carry, seen = call.run(
-          take_layer(block, index), spans[k], carry, index * size + k, inputs[k]
-        )
+      for k, block in enumerate(blocks):
+        layer = index * size + k
+        block = take_layer(block, index)
+        carry, seen = call.run(block, carry, layer, inputs[k])
         outputs.append(seen)
       return carry, outputs
 
@@ -137,22 +139,16 @@ class _Call:
   def run(
     self,
     block: Block,
-    layers: range,
     x: pz.nx.NamedArray,
-    layer: jax.Array | None = None,
-    inputs: Mapping[str, Any] | None = None,
+    layer: int | jax.Array,
+    inputs: Mapping[str, Any],
   ) -> tuple[pz.nx.NamedArray, dict[str, pz.nx.NamedArray]]:
-    """Runs one block; `layer` and `inputs` are given inside a scan."""
-    if inputs is None:
-      inputs = self.inputs_of(layers[0])
-    index = layers[0] if layer is None else layer
+    """Runs one block, inside a scan or not."""
     past = None
     if self.past is not None:
-      key, value = (_take(a, index) for a in (self.past.key, self.past.value))
+      key, value = (_take(a, layer) for a in (self.past.key, self.past.value))
       past = Past(key, value, self.past.places)
-    tape = Tape()
-    context = Context(self.placement, layers, tape, past, inputs)
-    return block(x, context=context), tape.values
+    return run_block(block, x, self.placement, past, inputs)
 
   def inputs_of(self, layer: int) -> dict[str, pz.nx.NamedArray]:
     """The edit inputs of one layer, by site name."""
@@ -172,6 +168,24 @@ class _Call:
       )
       for name in sorted(shared)
     }
+
+
+@jax.jit
+def run_block(
+  block: Block,
+  x: pz.nx.NamedArray,
+  placement: Placement,
+  past: Past | None,
+  inputs: Mapping[str, Any],
+) -> tuple[pz.nx.NamedArray, dict[str, pz.nx.NamedArray]]:
+  """One block and what its taps recorded.
+
+  It is jitted so that layers of equal structure are traced once, not so that
+  it be compiled apart: the compiler inlines it.
+  """
+  tape = Tape()
+  context = Context(placement, tape, past, inputs)
+  return block(x, context=context), tape.values
 
 
 def active_sites(layer: pz.nn.Layer) -> list[ActiveSite]:

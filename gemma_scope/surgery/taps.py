@@ -33,8 +33,7 @@ class Tap(ActiveSite):
   ) -> pz.nx.NamedArray:
     """Returns the value of `inner`, recorded on the tape."""
     value = self.inner(value, context=context, **side_inputs)
-    if self.acts(context):
-      context.tape.record(self.name, value)
+    context.tape.record(self.name, value)
     return value
 
 
@@ -59,6 +58,4 @@ class Offset(ActiveSite):
   ) -> pz.nx.NamedArray:
     """Returns the value of `inner` plus the offset."""
     value = self.inner(value, context=context, **side_inputs)
-    if self.acts(context):
-      value = value + context.inputs[self.name]
-    return value
+    return value + context.inputs[self.name]

@@ -3,11 +3,10 @@
 One safetensors file of canonical tensors for each source file, under
 `GEMMA_SCOPE_CACHE`, or `gemma_scope` in `XDG_CACHE_HOME` or ~/.cache. Its
 metadata holds a manifest and a CRC-32 of every 32 MiB piece of every tensor,
-seeded with the tensor's name, dtype and shape, and all of them are checked
-whenever the file is opened (CRC-32 runs at about 2 GB/s a core, and any burst
-of up to 32 flipped bits in a piece shows). A damaged file counts as absent.
-A cache that cannot be written costs a warning, never the result. Nothing here
-deletes: remove the folder to start anew.
+and all of them are checked whenever the file is opened (CRC-32 runs at about
+2 GB/s a core, and any burst of up to 32 flipped bits in a piece shows). A
+damaged file counts as absent. A cache that cannot be written costs a warning,
+never the result. Nothing here deletes: remove the folder to start anew.
 """
 
 from collections.abc import Iterator, Mapping
@@ -137,7 +136,7 @@ def _write(
   def arrays() -> Iterator[np.ndarray]:
     for name, tensor in tensors.items():
       array = np.ascontiguousarray(tensor.read())
-      sums[name] = _sum(_label(name, *specs[name]), array)
+      sums[name] = _sum(array)
       yield array
 
   with folders.new_file(path) as file:
@@ -162,12 +161,11 @@ def _checksums(header: safetensors_file.SafetensorsHeader) -> dict[str, str]:
   ]
 
   def crc(job: tuple[str, safetensors_file.Slot, slice]) -> str:
-    name, slot, piece = job
-    dtype = safetensors_file.DTYPES[slot.code]
+    _, slot, piece = job
     start, length = slot.start + piece.start, piece.stop - piece.start
     # Mapped piece by piece, so that the whole file is never resident.
     data = np.memmap(header.path, np.uint8, "r", start, (length,))
-    return _crc(_label(name, slot.shape, dtype), data.data)
+    return _crc(data.data)
 
   with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
     found = pool.map(crc, jobs)
@@ -177,17 +175,13 @@ def _checksums(header: safetensors_file.SafetensorsHeader) -> dict[str, str]:
   return sums
 
 
-def _sum(label: bytes, array: np.ndarray) -> str:
+def _sum(array: np.ndarray) -> str:
   data = safetensors_file.raw_bytes(array)
-  return "".join(_crc(label, data[piece]) for piece in _pieces(data.nbytes))
+  return "".join(_crc(data[piece]) for piece in _pieces(data.nbytes))
 
 
-def _crc(label: bytes, data: memoryview) -> str:
-  return f"{zlib.crc32(data, zlib.crc32(label)):08x}"
-
-
-def _label(name: str, shape: tuple[int, ...], dtype: np.dtype) -> bytes:
-  return f"{name}:{shape}:{dtype}".encode()
+def _crc(data: memoryview) -> str:
+  return f"{zlib.crc32(data):08x}"
 
 
 def _pieces(nbytes: int) -> list[slice]:

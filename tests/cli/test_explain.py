@@ -7,6 +7,7 @@ import webbrowser
 import pytest
 
 import gemma_scope as gs
+from gemma_scope.attribution.attribute import METHODS
 from gemma_scope.cli import explain
 from gemma_scope.cli import main as cli
 from gemma_scope.viz import terminal
@@ -147,6 +148,12 @@ def test_long_prompt_is_refused_before_the_work(calls, capsys):
 def test_chat_model_of_the_examples_is_one():
   assert explain.CHAT_MODEL.endswith("-it")
   assert explain.CHAT_MODEL in explain.HELP
+
+
+def test_help_names_every_method(capsys):
+  assert run("--help") == 0
+  text = "".join(capsys.readouterr().out.split())
+  assert all(name in text.replace("│", "") for name in METHODS)
 
 
 @pytest.mark.real

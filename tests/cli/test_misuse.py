@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ REFUSED_BY_EXPLAIN = {
   "empty target": ([PROMPT, "--target", ""], "target"),
   "target against itself": (
     [PROMPT, "--target", "a", "--against", "a"],
-    "against",
+    "two different tokens",
   ),
   "chat with a pretrained model": ([PROMPT, "--chat"], "chat"),
   "system without chat": ([PROMPT, "--system", "Be brief."], "chat"),
@@ -147,6 +148,8 @@ def test_disk_is_full(world, tiny, capsys, monkeypatch):
   def full(_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+  page = types.SimpleNamespace(to_html=lambda: "<p>page</p>")
+  monkeypatch.setattr(gs, "explain", lambda *_, **__: page)
   monkeypatch.setattr(os, "fsync", full)
   assert_refused([PROMPT], "No space left", world, capsys)
 
@@ -188,7 +191,6 @@ def test_as_a_process(arguments, tmp_path):
     (["resid_poost[0]"], "resid_post"),
     (["resid_post[99]"], "99"),
     (["resid_post[-99]"], "-99"),
-    ([], "site"),
   ],
 )
 def test_site_that_is_none(sites, message, tiny_lm):

@@ -93,6 +93,16 @@ def test_cut_off_anywhere_in_the_header(path, tmp_path):
       gguf.read_header(cut)
 
 
+def test_cut_off_in_the_last_string(tmp_path):
+  value = struct.pack("<Q", 1) + b"k" + struct.pack("<IQ", 8, 5) + b"text!"
+  path = tmp_path / "x.gguf"
+  path.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + value)
+  assert gguf.read_header(path).metadata == {"k": "text!"}
+  path.write_bytes(path.read_bytes()[:-1])
+  with pytest.raises(errors.CheckpointError, match="cut off or corrupt"):
+    gguf.read_header(path)
+
+
 def _broken(path, at, raw):
   content = bytearray(path.read_bytes())
   content[at : at + len(raw)] = raw

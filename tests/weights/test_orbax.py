@@ -102,7 +102,7 @@ def test_data_that_cannot_be_read(stored, tmp_path, monkeypatch):
 def test_missing_data_files(stored, tmp_path):
   copy = shutil.copytree(stored[1], tmp_path / "m")
   (copy / "manifest.ocdbt").unlink()
-  with pytest.raises(errors.CheckpointError, match="manifest.ocdbt is missing"):
+  with pytest.raises(errors.CheckpointError, match="ocdbt is missing"):
     orbax.open_orbax(copy)
 
 
