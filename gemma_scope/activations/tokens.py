@@ -93,14 +93,14 @@ def to_tokens(
 def _rows(lm: LanguageModel, given: Input) -> tuple[list[Any], bool]:
   """One list of ids a row, and whether they were given as numbers."""
   if isinstance(given, str):
-    given = [given]
+    return [_encode(lm, given)], False
   if isinstance(given, pz.nx.NamedArray | pz.nx.NamedArrayView):
     given = given.unwrap(axes.BATCH, axes.SEQ)
   if isinstance(given, np.ndarray | jax.Array):
     return _array_rows(np.asarray(given)), True
   if isinstance(given, Sequence) and given:
     if all(isinstance(item, str) for item in given):
-      return [_encode(lm, item) for item in given], False
+      return [_encode(lm, str(item)) for item in given], False
     if all(isinstance(item, Sequence | np.ndarray) for item in given):
       rows = [np.asarray(item) for item in given]
       return [r for row in rows for r in _array_rows(row)], True

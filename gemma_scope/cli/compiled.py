@@ -6,7 +6,8 @@ and may. `JAX_COMPILATION_CACHE_DIR` in the environment goes first.
 
 from gemma_scope.weights import cache
 
-_WORTH_KEEPING = 0.2  # seconds of compilation
+_FOLDER = "jax_compilation_cache_dir"
+_LEAST_SECONDS = "jax_persistent_cache_min_compile_time_secs"
 
 
 def keep_compiled_programs() -> None:
@@ -16,14 +17,12 @@ def keep_compiled_programs() -> None:
   """
   import jax  # here, so that help starts without it
 
-  if jax.config.jax_compilation_cache_dir is not None:
+  if getattr(jax.config, _FOLDER) is not None:
     return
   folder = cache.folder() / "xla"
   try:
     folder.mkdir(parents=True, exist_ok=True)
   except OSError:
     return
-  jax.config.update("jax_compilation_cache_dir", str(folder))
-  jax.config.update(
-    "jax_persistent_cache_min_compile_time_secs", _WORTH_KEEPING
-  )
+  jax.config.update(_FOLDER, str(folder))
+  jax.config.update(_LEAST_SECONDS, 0.2)

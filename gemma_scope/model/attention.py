@@ -15,7 +15,7 @@ from penzai import pz
 
 from gemma_scope import axes
 from gemma_scope.model import attention_kernel as kernel
-from gemma_scope.model.context import Context, Past
+from gemma_scope.model.context import Context, Past, placed
 from gemma_scope.model.linear import Linear
 from gemma_scope.model.norms import RMSNorm
 from gemma_scope.model.placement import Places
@@ -64,23 +64,22 @@ class Attention(pz.nn.Layer):
   ) -> pz.nx.NamedArray:
     """Maps {batch, seq, embedding} to itself."""
     side_inputs["context"] = context
-    place = context.placement
+    place = placed(context)
     turn = place.globally if self.window is None else place.local
-    names = (axes.BATCH, axes.SEQ, axes.KV_HEADS, axes.PROJECTION)
-    both = self.to_key_value(x)
-    key = self.key_norm(both[{axes.KEY_VALUE: 0}]).unwrap(*names)
-    value = both[{axes.KEY_VALUE: 1}].unwrap(*names)
-    query = self.query_norm(self.to_query(x)).unwrap(*QUERY_AXES)
-    seen = [
-      # An edit may return the axes in another order.
-      site(pz.nx.wrap(v, *order), **side_inputs).unwrap(*order)
-      for site, v, order in (
-        (self.query, rotate(query, turn), QUERY_AXES),
-        (self.key, rotate(key, turn), KEY_AXES),
-        (self.value, value, KEY_AXES),
-      )
-    ]
-    z = self._mix(*seen, context)
+    both = self.to_key_value(x).unwrap(
+      axes.BATCH, axes.SEQ, axes.KEY_VALUE, axes.KV_HEADS, axes.PROJECTION
+    )
+    key = self.key_norm(pz.nx.wrap(both[:, :, 0], *KEY_AXES))
+    query = self.query_norm(self.to_query(x))
+    query = pz.nx.wrap(rotate(query.unwrap(*QUERY_AXES), turn), *QUERY_AXES)
+    key = pz.nx.wrap(rotate(key.unwrap(*KEY_AXES), turn), *KEY_AXES)
+    value = pz.nx.wrap(both[:, :, 1], *KEY_AXES)
+    z = self._mix(
+      self.query(query, **side_inputs).unwrap(*QUERY_AXES),
+      self.key(key, **side_inputs).unwrap(*KEY_AXES),
+      self.value(value, **side_inputs).unwrap(*KEY_AXES),
+      context,
+    )
     z = self.z(pz.nx.wrap(z, *QUERY_AXES), **side_inputs)
     return self.output(z)
 
@@ -88,7 +87,7 @@ class Attention(pz.nn.Layer):
     self, query: jax.Array, key: jax.Array, value: jax.Array, context: Context
   ) -> jax.Array:
     """From queries, keys and values to z, [batch, seq, heads, projection]."""
-    place = context.placement
+    place = placed(context)
     here = place.places
     dense = not isinstance(self.pattern, SiteLayer)
     if context.past is None and not dense:

@@ -7,8 +7,9 @@ Each branch is norm, `_in` site, computation, `_proj` site, norm, `_write`
 site. Blocks are built from arrays by canonical name, and give them back.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import functools
+from typing import Any
 
 from penzai import pz
 
@@ -21,9 +22,22 @@ from gemma_scope.model.norms import RMSNorm
 from gemma_scope.model.site_layer import SiteLayer
 
 
-@pz.pytree_dataclass(has_implicitly_inherited_fields=True)
-class Block(pz.nn.Sequential):
-  """One decoder layer: sites and two residual branches, in order."""
+@pz.pytree_dataclass
+class Block(pz.nn.Layer):
+  """One decoder layer.
+
+  Attributes:
+    sublayers: Sites and the two residual branches, in order.
+  """
+
+  sublayers: list[pz.nn.Layer]
+
+  def __call__(self, x: pz.nx.NamedArray, /, **side_inputs) -> pz.nx.NamedArray:
+    """Runs the sublayers on the residual stream."""
+    value: Any = x
+    for layer in self.sublayers:
+      value = layer(value, **side_inputs)
+    return value
 
 
 def build_block(
@@ -71,8 +85,8 @@ def block_arrays(block: Block) -> dict[str, pz.nx.NamedArray]:
   it put there carries no weights of the model and is left out.
   """
   _, attn, _, mlp, _ = block.sublayers
-  attn_before, _, attention, _, attn_after, _ = attn.delta.sublayers
-  mlp_before, _, feedforward, _, mlp_after, _ = mlp.delta.sublayers
+  attn_before, _, attention, _, attn_after, _ = _inside(attn)
+  mlp_before, _, feedforward, _, mlp_after, _ = _inside(mlp)
   scales = {
     "pre_attention_norm": attn_before,
     "post_attention_norm": attn_after,
@@ -88,6 +102,13 @@ def block_arrays(block: Block) -> dict[str, pz.nx.NamedArray]:
     "mlp/gating_einsum": feedforward.gate_up.weights,
     "mlp/linear": feedforward.down.weights,
   }
+
+
+def _inside(branch: pz.nn.Layer) -> Sequence[Any]:
+  """The layers of a residual branch."""
+  assert isinstance(branch, pz.nn.Residual)
+  assert isinstance(branch.delta, pz.nn.Sequential)
+  return branch.delta.sublayers
 
 
 def _norm(

@@ -48,13 +48,20 @@ class Context:
   """The side input of every layer inside a block.
 
   Attributes:
-    placement: Positions, segments and rotary angles of the tokens.
+    placement: Positions, segments and rotary angles of the tokens; there in
+      every decoder layer, perhaps not at a site behind them.
     tape: Where taps put what they see.
     past: Keys and values of earlier tokens, when decoding with a cache.
     inputs: Values for this layer by site name, read by the edits there.
   """
 
-  placement: Placement
+  placement: Placement | None
   tape: Tape
   past: Past | None = None
   inputs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def placed(context: Context) -> Placement:
+  """The placement of a context inside a decoder layer."""
+  assert context.placement is not None, "a decoder layer needs a placement"
+  return context.placement

@@ -5,6 +5,7 @@ the default device, or with a mesh straight into its shards.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -91,20 +92,17 @@ def _load(
     value = tensor.read() if isinstance(tensor, LazyTensor) else tensor
     return np.transpose(value, order)
 
-  if mesh is None:
+  values = [read(name) for name in request.names]
+
+  def shard(index: Any) -> np.ndarray:
     if not request.stacked:
-      return jnp.asarray(_cast(read(request.names[0]), dtype))
-    stacked = np.stack([_cast(read(n), dtype) for n in request.names])
-    return jnp.asarray(stacked)
+      return _cast(values[0][index], dtype)
+    return np.stack([_cast(v[index[1:]], dtype) for v in values[index[0]]])
+
   shape = request_shape(request, shapes)
+  if mesh is None:
+    return jnp.asarray(shard((slice(None),) * len(shape)))
   sharding = parameter_sharding(mesh, request.axes, shape)
-
-  def shard(index: tuple[slice, ...]) -> np.ndarray:
-    if not request.stacked:
-      return _cast(read(request.names[0])[index], dtype)
-    names = request.names[index[0]]
-    return np.stack([_cast(read(n)[index[1:]], dtype) for n in names])
-
   return jax.make_array_from_callback(shape, sharding, shard)
 
 

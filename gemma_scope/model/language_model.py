@@ -45,6 +45,15 @@ class LanguageModel:
     return self.model.table.data_array.dtype
 
   @property
+  def title(self) -> str:
+    """The name as a person reads it, such as "Gemma 3 270M"."""
+    entry = catalog.find(self.name)
+    if entry is None:
+      return self.name
+    kind = " instruction-tuned" if entry.variant == "it" else ""
+    return f"Gemma 3 {entry.size.upper()}{kind}"
+
+  @property
   def is_chat(self) -> bool:
     """Whether these are instruction-tuned weights, by their name."""
     entry = catalog.find(self.name)

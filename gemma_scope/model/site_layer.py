@@ -5,8 +5,11 @@ records or changes the value there.
 """
 
 import dataclasses
+from typing import TypeVar
 
 from penzai import pz
+
+LayerT = TypeVar("LayerT", bound=pz.nn.Layer)
 
 
 @pz.pytree_dataclass
@@ -47,7 +50,7 @@ class ActiveSite(pz.nn.Layer):
   )
 
 
-def acting_on(block: pz.nn.Layer, layer: int) -> pz.nn.Layer:
+def acting_on(block: LayerT, layer: int) -> LayerT:
   """A block as surgery wants it for one decoder layer.
 
   Active sites that do not act on `layer` give way to what they wrap; the

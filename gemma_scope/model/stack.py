@@ -65,6 +65,7 @@ class Stack(pz.nn.Layer):
     Returns:
       The residual stream after the last layer run, and what taps recorded.
     """
+    x = x.order_as(axes.BATCH, axes.SEQ, axes.EMBEDDING)
     call = _Call(placement, past, inputs or {})
     scanned = len(self.period) * self.num_periods
     whole = min(self.stop, scanned) // max(len(self.period), 1)
@@ -185,7 +186,8 @@ def run_block(
   """
   tape = Tape()
   context = Context(placement, tape, past, inputs)
-  return block(x, context=context), tape.values
+  # An edit may return the axes in another order; a scan must not.
+  return block(x, context=context).order_like(x).as_namedarray(), tape.values
 
 
 def active_sites(layer: pz.nn.Layer) -> list[ActiveSite]:

@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import re
+from typing import Any
 
 from google.protobuf.message import DecodeError
 from sentencepiece import sentencepiece_model_pb2 as spm_pb2
@@ -141,7 +142,7 @@ def tokenizer_model_to_vocabulary(path: str | os.PathLike[str]) -> Vocabulary:
   if path.stat().st_size > _MOST_BYTES:
     raise neither
   try:
-    proto = spm_pb2.ModelProto.FromString(path.read_bytes())
+    proto = _model_proto().FromString(path.read_bytes())
   except DecodeError as error:
     raise neither from error
   normalizer, trainer = proto.normalizer_spec, proto.trainer_spec
@@ -217,7 +218,7 @@ def vocabulary_to_proto(vocabulary: Vocabulary) -> bytes:
   Returns:
     A serialised ModelProto, the content of a `tokenizer.model` file.
   """
-  proto = spm_pb2.ModelProto()
+  proto = _model_proto()()
   add = proto.pieces.add
   for piece, score, kind in zip(
     vocabulary.pieces, vocabulary.scores, vocabulary.kinds
@@ -292,3 +293,8 @@ def _no_tokenizer(path: object, found: str) -> errors.CheckpointError:
     instead="the tokenizer.model or tokenizer.json that belongs to the "
     "checkpoint, or a Gemma GGUF file",
   )
+
+
+def _model_proto() -> Any:
+  """The message class, which protobuf makes while importing its module."""
+  return getattr(spm_pb2, "ModelProto")  # noqa: B009

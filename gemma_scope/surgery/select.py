@@ -83,7 +83,7 @@ def _wrap_block(
     chosen = tuple(i for i in layers if i in asked)
     return make(layer, layer.name, chosen) if chosen else layer
 
-  found = pz.select(block).at_instances_of(SiteLayer | ActiveSite)
+  found = pz.select(block).at_instances_of((SiteLayer, ActiveSite))
   return found.apply(wrap)
 
 

@@ -34,7 +34,7 @@ from gemma_scope.model.language_model import LanguageModel
 from gemma_scope.sites import Site
 from gemma_scope.viz.explanation import Explanation
 
-LENS_COLUMNS = 64  # of longer prompts the lens reads the last ones
+LENS_COLUMNS = 128  # of longer prompts the lens reads the last ones
 PATTERN_TOKENS = 1024  # of longer prompts no patterns: 18 x 4 x T x T floats
 PREDICTIONS = 10
 
@@ -75,7 +75,7 @@ METHOD_TEXTS: Mapping[str, MethodText] = {
     ),
   ),
   "input_x_gradient": MethodText(
-    "Input x gradient",
+    "Input × gradient",
     "The slope of the target along each token's embedding, times the "
     "embedding.",
     notes=("A local slope: it promises no sum.",),
@@ -117,13 +117,11 @@ def explain(
   start = time.perf_counter()
   chosen = _check_methods(methods)
   ids = _prompt_ids(lm, prompt, chat, system)
-  tell("Running the model")
   batch = TokenBatch(ids[None], np.ones_like(ids)[None], exact=False)
+  tell("Running the model")
   acts = _capture(lm, batch)
   logits = np.asarray(acts["logits"].data_array)[0, -1]
-  target_id = int(logits.argmax())
-  if target is not None:
-    target_id = lm.tokenizer.token_id(target)
+  target_id = _target_id(lm, logits, target)
   against_id = None if against is None else lm.tokenizer.token_id(against)
   objective = _objective(target_id, against_id)
   tell("Reading every layer (logit lens)")
@@ -134,7 +132,6 @@ def explain(
   for method in chosen:
     tell(f"Attributing: {METHOD_TEXTS[method].title}")
     attributions.append(_attribution(lm, batch, objective, method))
-  tell("Packing attention patterns")
   config = {
     "prompt": prompt,
     "target": target,
@@ -145,12 +142,11 @@ def explain(
     "dtype": str(lm.dtype),
     "seconds": round(time.perf_counter() - start, 2),
   }
-  tokens = _tokens(lm, ids)
   return Explanation(
-    prompt="".join(t.text for t in tokens if not t.special),
-    model=lm.name,
+    prompt=prompt,
+    model=lm.title,
     target=_target_info(lm, logits, target_id, against_id, len(ids)),
-    tokens=tokens,
+    tokens=_tokens(lm, ids),
     predictions=_predictions(lm, logits),
     attributions=tuple(attributions),
     lens=grid,
@@ -211,6 +207,15 @@ def _capture(lm: LanguageModel, batch: TokenBatch) -> Capture:
   if batch.width <= PATTERN_TOKENS:
     sites.append("pattern[:]")
   return capture(lm, batch, sites, logits_at=-1)
+
+
+def _target_id(
+  lm: LanguageModel, logits: np.ndarray, target: str | int | None
+) -> int:
+  """The token explained: the one asked for, or the most probable."""
+  if target is None:
+    return int(logits.argmax())
+  return lm.tokenizer.token_id(target)
 
 
 def _objective(target_id: int, against_id: int | None) -> Target:

@@ -74,12 +74,18 @@ def test_surgery_leaves_no_trace_in_the_tensors(config, tensors):
     np.testing.assert_array_equal(back[name], value)
 
 
-@pytest.mark.parametrize("scan", [True, False])
-def test_tensors_are_read_once_and_progress_is_told(config, tensors, scan):
+@pytest.mark.parametrize(
+  ("scan", "devices"), [(True, None), (False, None), (True, (2, 4))]
+)
+def test_tensors_are_read_once_and_progress_is_told(
+  config, tensors, scan, devices
+):
+  """Decoding a quantised tensor for every shard anew would take minutes."""
   reads, told = [], []
   tensors_to_gemma(
     lazy(tensors, reads),
     config,
+    mesh=mesh(*devices) if devices else None,
     scan=scan,
     progress=lambda label, done: told.append((label, done)),
   )
