@@ -186,8 +186,11 @@ def run_block(
   """
   tape = Tape()
   context = Context(placement, tape, past, inputs)
+  names = tuple(x.named_axes)
   # An edit may return the axes in another order; a scan must not.
-  return block(x, context=context).order_like(x).as_namedarray(), tape.values
+  return pz.nx.wrap(
+    block(x, context=context).unwrap(*names), *names
+  ), tape.values
 
 
 def active_sites(layer: pz.nn.Layer) -> list[ActiveSite]:

@@ -27,10 +27,10 @@ PROMPT of PROMPTS and each OBJECTIVE ("logit", "difference"):
                                        the objective
     manifest                           versions, as JSON text
 
-Integrated gradients do not converge at these numbers of steps: an RMSNorm
-makes the path from zero nearly a jump at its start, so compare with the same
-quadrature, not with the integral. The trapezoid rule is left out: from zero
-its first gradient overflows in float32.
+From zero, integrated gradients do not converge at these numbers of steps (an
+RMSNorm makes the start of the path nearly a jump); from pad, 200 steps do, to
+1e-3. Compare with the same quadrature, not with the integral. The trapezoid
+rule is left out: from zero its first gradient overflows in float32.
 """
 
 import argparse
