@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import tempfile
 import time
 from typing import Any
 
@@ -26,12 +27,13 @@ class Worker:
       "HF_HUB_OFFLINE": "1",
       "TOKENIZERS_PARALLELISM": "false",
     }
+    self._stderr = tempfile.TemporaryFile("w+")  # noqa: SIM115
     start = time.perf_counter()
     self._process = subprocess.Popen(
       [python, "-W", "ignore", "-m", module],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
-      stderr=subprocess.DEVNULL,
+      stderr=self._stderr,
       text=True,
       cwd=ROOT,
       env=environment,
@@ -46,6 +48,7 @@ class Worker:
   def close(self) -> None:
     """Ends the process."""
     self._process.communicate()
+    self._stderr.close()
 
   def __enter__(self) -> "Worker":
     return self
@@ -54,14 +57,17 @@ class Worker:
     self.close()
 
   def _ask(self, **request: Any) -> dict[str, Any]:
-    self._process.stdin.write(json.dumps(request) + "\n")
-    self._process.stdin.flush()
+    try:
+      self._process.stdin.write(json.dumps(request) + "\n")
+      self._process.stdin.flush()
+    except BrokenPipeError:
+      pass  # it has died: say so below
     line = self._process.stdout.readline()
     if not line:
       code = self._process.wait()
-      raise SystemExit(
-        f"{self._process.args} ended with {code} without an answer"
-      )
+      self._stderr.seek(0)
+      said = self._stderr.read()[-2000:]
+      raise SystemExit(f"{self._process.args} ended with {code}:\n{said}")
     answer = json.loads(line)
     if "error" in answer:
       raise SystemExit(f"{self._process.args}:\n{answer['error']}")

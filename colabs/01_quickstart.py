@@ -61,15 +61,16 @@ def version(package):
 
 
 if "google.colab" in sys.modules and not version("gemma-scope"):
-  uploads = sorted(pathlib.Path.cwd().glob("gemma[_-]scope*"))
+  uploads = pathlib.Path.cwd().glob("gemma[_-]scope*")
   archives = (".zip", ".gz", ".whl")
   projects = [p for p in uploads if p.is_dir() or p.suffix in archives]
-  if not projects:
+  newest = max(projects, key=lambda p: p.stat().st_mtime, default=None)
+  if newest is None:
     raise FileNotFoundError(
       "Upload gemma_scope.zip into the Files pane (see the top of this "
       "notebook), then run this cell again."
     )
-  wanted = [f"{projects[-1]}[demo]"]
+  wanted = [f"{newest}[demo]"]
   # A runtime comes with the plugin of its accelerator and no other. The extra
   # asks for that plugin in the version of JAX; pip changes neither if they fit.
   extras = {
@@ -193,7 +194,7 @@ pz.ts.render_array(
 # %% [markdown]
 # That was the length of the residual stream, as a power of ten (point at a
 # cell for its value). It grows from layer to layer, and `<bos>` stands out all
-# the way: heads with nothing to say look there.
+# the way: heads that find nothing to read look there.
 #
 # ## Logit lens
 #
@@ -214,10 +215,10 @@ for row, site in enumerate(lens.sites):
 # %% [markdown]
 # ## Direct logit attribution
 #
-# Up to layer 11 the answer is not there, and after layer 12 it is. Who wrote it?
-# The last residual stream is a sum of what the components wrote, so the logit of
-# ` Mary` minus that of ` John` splits into shares that add up to it. The residual
-# is what is left over: rounding.
+# Up to layer 11 the answer is not there, and after layer 12 it is. Who wrote
+# it? The last residual stream is a sum of what the components wrote, so the
+# logit of ` Mary` minus that of ` John` splits into shares that add up to it.
+# The residual is what is left over: rounding.
 
 # %%
 target = gs.attribution.logit_difference(" Mary", " John")
@@ -245,8 +246,8 @@ pz.ts.render_array(
 # Which tokens of the prompt made it so? Integrated gradients walk from a
 # baseline, here the prompt's average token, to the real tokens, and add up the
 # slope of the target on the way. The sum must be what the target gains on that
-# way; the residual says how much of it the steps missed. Read it first: from the
-# zero vector, a common baseline, 20 steps miss more than the target itself.
+# way; the residual says how much of it the steps missed. Read it first: from
+# the zero vector, a common baseline, 20 steps miss more than the target itself.
 
 # %%
 scores = gs.attribute(
@@ -325,7 +326,7 @@ pz.select(edited.stack.block(10)).at_instances_of(Scale).show_value()
 # %% [markdown]
 # The direct share of `mlp_write[10]` was next to nothing. And yet: without it
 # the answer is no longer the first choice, and twice as much of it makes the
-# model surer. Later heads read what it wrote. Direct attribution does not see
+# model surer. Later layers read what it wrote. Direct attribution does not see
 # such detours; an intervention does.
 
 # %%

@@ -14,10 +14,17 @@ if TYPE_CHECKING:
   from gemma_scope import attribution as attribution
   from gemma_scope import surgery as surgery
   from gemma_scope.api import *  # noqa: F403
+  from gemma_scope.attribution import lrp as lrp
 
 __version__ = "0.1.0"
 
-_PACKAGES = ("attribution", "surgery", "testing", "weights")
+_PACKAGES = {
+  "attribution": "gemma_scope.attribution",
+  "lrp": "gemma_scope.attribution.lrp",
+  "surgery": "gemma_scope.surgery",
+  "testing": "gemma_scope.testing",
+  "weights": "gemma_scope.weights",
+}
 _FUNCTIONS = (
   "SITES",
   "Capture",
@@ -40,7 +47,7 @@ _FUNCTIONS = (
 def __getattr__(name: str) -> Any:
   """Imports a public name when it is first used."""
   if name in _PACKAGES:
-    return importlib.import_module(f"gemma_scope.{name}")
+    return importlib.import_module(_PACKAGES[name])
   if name in _FUNCTIONS:
     return getattr(importlib.import_module("gemma_scope.api"), name)
   raise AttributeError(f"module 'gemma_scope' has no attribute {name!r}")

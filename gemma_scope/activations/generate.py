@@ -250,7 +250,7 @@ def _logits(model: gemma.Gemma, last: jax.Array) -> jax.Array:
 def _stacked(taps: Taps, name: str) -> jax.Array:
   """All layers of a site, [layer, batch, seq, kv_heads, projection]."""
   layers = sorted(site for site in taps if site.name == name)
-  return jnp.stack([taps[site].data_array for site in layers])
+  return jnp.stack([taps[site].unwrap(*site.info.axes) for site in layers])
 
 
 def _cached_sites(num_layers: int) -> tuple[Site, ...]:

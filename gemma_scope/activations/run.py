@@ -109,7 +109,10 @@ def capture(
   batch = to_tokens(lm, given, segment_ids)
   run = batch.to_bucket()
   tapped = stop_after(tap(lm.model, wanted), wanted)
-  columns = _columns(logits_at, batch.width)
+  # By default added padding is computed too: one program for many widths.
+  columns = np.arange(run.width)
+  if logits_at is not None:
+    columns = _columns(logits_at, batch.width)
   names = {site.name for site in wanted if site.layer is None}
   values = forward(tapped, run.ids, run.segment_ids, columns, _outer(names))
   return Capture(
@@ -174,9 +177,8 @@ def _outer(names: set[str]) -> str:
   return ""
 
 
-def _columns(at: int | slice | None, width: int) -> np.ndarray:
+def _columns(at: int | slice, width: int) -> np.ndarray:
   """The columns that `at` means, never those of added padding."""
-  at = slice(None) if at is None else at
   try:
     return np.atleast_1d(np.arange(width)[at])
   except IndexError as error:

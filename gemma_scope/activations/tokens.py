@@ -83,10 +83,11 @@ def to_tokens(
       received=f"{given!r:.60}",
       instead='some text, such as "The capital of France is"',
     )
-  ids = np.zeros((len(rows), max(lengths)), np.int32)
+  ids = np.zeros((len(rows), max(lengths)), np.int64)
   for i, row in enumerate(rows):
     ids[i, : len(row)] = row
   _check_ids(ids, lm)
+  ids = ids.astype(np.int32)
   return TokenBatch(ids, _segments(ids, lengths, segment_ids, exact), exact)
 
 
@@ -101,7 +102,8 @@ def _rows(lm: LanguageModel, given: Input) -> tuple[list[Any], bool]:
   if isinstance(given, Sequence) and given:
     if all(isinstance(item, str) for item in given):
       return [_encode(lm, str(item)) for item in given], False
-    if all(isinstance(item, Sequence | np.ndarray) for item in given):
+    given = [i.tolist() if isinstance(i, jax.Array) else i for i in given]
+    if any(isinstance(item, Sequence | np.ndarray) for item in given):
       rows = [np.asarray(item) for item in given]
       return [r for row in rows for r in _array_rows(row)], True
     return _array_rows(np.asarray(given)), True

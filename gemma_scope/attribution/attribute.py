@@ -16,9 +16,11 @@ from penzai import pz
 
 from gemma_scope import axes
 from gemma_scope.activations.tokens import Input, to_tokens
-from gemma_scope.attribution import gradients
+from gemma_scope.attribution import composites, gradients
+from gemma_scope.attribution.composites import RuleTable
 from gemma_scope.attribution.evaluate import Rows, Values, to_rows
 from gemma_scope.attribution.objectives import ResolvedTarget, Target
+from gemma_scope.attribution.relevance import relevance
 from gemma_scope.attribution.result import Attribution
 from gemma_scope.errors import ConfigError, SiteError
 from gemma_scope.model.gemma import Gemma
@@ -75,6 +77,9 @@ class Answer:
   target: np.ndarray
   values: Values
   expected: dict[Site, np.ndarray]
+
+
+Method = Callable[[Question], Answer]
 
 
 def attribute(
@@ -135,14 +140,22 @@ def attribute(
   )
 
 
-def _input_x_gradient(question: Question) -> Answer:
-  q = question
-  value, values = gradients.input_x_gradient(q.model, q.rows, q.target, q.sites)
-  value = np.asarray(value)
-  # A gradient promises a sum only for functions that are homogeneous.
-  return Answer(
-    value, values, {s: np.full_like(value, np.nan) for s in q.sites}
-  )
+def _relevance(rules: RuleTable, *, conserves: bool) -> Method:
+  """The method of a rule table.
+
+  Args:
+    rules: The table; the empty one is input x gradient.
+    conserves: Whether its relevance promises to sum to the target.
+  """
+
+  def method(question: Question) -> Answer:
+    q = question
+    value, values = relevance(q.model, q.rows, q.target, q.sites, rules)
+    value = np.asarray(value)
+    promise = value if conserves else np.full_like(value, np.nan)
+    return Answer(value, values, {site: promise for site in q.sites})
+
+  return method
 
 
 def _integrated_gradients(question: Question) -> Answer:
@@ -165,9 +178,13 @@ def _integrated_gradients(question: Question) -> Answer:
   return Answer(value, values, expected)
 
 
-METHODS: Mapping[str, Callable[[Question], Answer]] = {
-  "input_x_gradient": _input_x_gradient,
+METHODS: Mapping[str, Method] = {
   "integrated_gradients": _integrated_gradients,
+  "input_x_gradient": _relevance(composites.GRADIENT, conserves=False),
+  "attn_lrp": _relevance(composites.ATTN_LRP, conserves=False),
+  "cp_lrp": _relevance(composites.CP_LRP, conserves=True),
+  "lrp_epsilon": _relevance(composites.LRP_EPSILON, conserves=True),
+  "lrp_gamma": _relevance(composites.LRP_GAMMA, conserves=True),
 }
 
 

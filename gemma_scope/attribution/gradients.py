@@ -1,15 +1,11 @@
-"""Gradient attribution: input x gradient and integrated gradients.
+"""Integrated gradients at a site.
 
-    input x gradient       R = x * df/dx
-    integrated gradients   R = (x - b) * mean over a in (0, 1) of
-                               df/dx at b + a (x - b);   sum R = f(x) - f(b)
+    R = (x - b) * mean over a in (0, 1) of df/dx at b + a (x - b)
+    sum R = f(x) - f(b)
 
-Sources: Shrikumar et al. 2016, arXiv:1605.01713; Sundararajan, Taly and Yan
-2017, "Axiomatic Attribution for Deep Networks", eq. 1.
-
-The gradient of a site is that of an offset of zero added there, so one
-backward pass serves all sites at once. Integration changes one site at a time
-and keeps what is upstream of it.
+Source: Sundararajan, Taly and Yan 2017, "Axiomatic Attribution for Deep
+Networks", eq. 1. Integration changes one site at a time and keeps what is
+upstream of it. Input x gradient is in `relevance`.
 """
 
 import functools
@@ -24,7 +20,6 @@ from gemma_scope.attribution.evaluate import (
   Rows,
   Values,
   evaluate,
-  zero_offsets,
 )
 from gemma_scope.attribution.objectives import ResolvedTarget
 from gemma_scope.errors import ConfigError
@@ -35,30 +30,6 @@ from gemma_scope.surgery.select import offset, tap
 STEP_TOKENS = 1024  # tokens of all integration steps that run side by side
 
 QUADRATURES = ("gauss_legendre", "midpoint", "trapezoid")
-
-
-@functools.partial(jax.jit, static_argnames="sites")
-def input_x_gradient(
-  model: gemma.Gemma,
-  rows: Rows,
-  target: ResolvedTarget,
-  sites: tuple[Site, ...],
-) -> tuple[Float[Array, " batch"], Values]:
-  """Input x gradient at every site, in one backward pass.
-
-  Returns:
-    The target's value of each row, and float32 relevance by site.
-  """
-  tapped = tap(model, sites)
-  zeros = zero_offsets(tapped, rows, target, sites)
-  changed = tap(offset(model, sites), sites)
-
-  def total(offsets: Values) -> tuple[jax.Array, tuple[jax.Array, Values]]:
-    value, taps = evaluate(changed, rows, target, offsets)
-    return value.sum(), (value, {site: taps[site] for site in sites})
-
-  gradients, (value, values) = jax.grad(total, has_aux=True)(zeros)
-  return value, jax.tree.map(_product, values, gradients)
 
 
 @functools.partial(jax.jit, static_argnames=("site", "at_once"))
@@ -107,7 +78,7 @@ def integrated_gradients(
   ends = jax.vmap(lambda a: run(at(a)))(jnp.asarray([1.0, 0.0]))
   steps = jax.lax.map(weighted, nodes, batch_size=at_once)
   mean = jax.tree.map(lambda g: g.sum(axis=0), steps)
-  return ends[0], ends[1], jax.tree.map(_product, difference, mean)
+  return ends[0], ends[1], jax.tree.map(value_x_gradient, difference, mean)
 
 
 def quadrature(name: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
@@ -148,5 +119,6 @@ def steps_at_once(rows: Rows, steps: int) -> int:
   return max(1, min(steps, STEP_TOKENS // rows.ids.size))
 
 
-def _product(value: jax.Array, gradient: jax.Array) -> jax.Array:
+def value_x_gradient(value: jax.Array, gradient: jax.Array) -> jax.Array:
+  """The product, in float32."""
   return value.astype(jnp.float32) * gradient.astype(jnp.float32)

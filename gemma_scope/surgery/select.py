@@ -3,7 +3,7 @@
 Every function takes a model and returns another; nothing is patched in place.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 import dataclasses
 
 from penzai import pz
@@ -12,33 +12,38 @@ from gemma_scope.model.block import Block
 from gemma_scope.model.gemma import Gemma
 from gemma_scope.model.site_layer import ActiveSite, SiteLayer
 from gemma_scope.model.stack import Stack
-from gemma_scope.sites import Site
+from gemma_scope.sites import Site, resolve
 from gemma_scope.surgery.taps import Offset, Tap
 
 MakeLayer = Callable[[pz.nn.Layer, str, tuple[int, ...] | None], pz.nn.Layer]
 
 
-def tap(model: Gemma, sites: Sequence[Site]) -> Gemma:
+def tap(model: Gemma, sites: Iterable[Site | str]) -> Gemma:
   """Returns a model that records the values at `sites`."""
   return wrap_sites(model, sites, Tap)
 
 
-def offset(model: Gemma, sites: Sequence[Site]) -> Gemma:
+def offset(model: Gemma, sites: Iterable[Site | str]) -> Gemma:
   """Returns a model that adds an input of its own at each of `sites`."""
   return wrap_sites(model, sites, Offset)
 
 
-def wrap_sites(model: Gemma, sites: Iterable[Site], make: MakeLayer) -> Gemma:
+def wrap_sites(
+  model: Gemma, sites: Iterable[Site | str], make: MakeLayer
+) -> Gemma:
   """Wraps what stands at each site in a new layer.
 
   Args:
     model: The model.
-    sites: Resolved sites, with a layer where they have one.
+    sites: Addresses, such as `Site("z", 3)` or "z[3]".
     make: Called with the layer at the site, the site's name and the decoder
       layers to act on, which share one block in a scanned stack.
+
+  Raises:
+    SiteError: If the model has no such site.
   """
   by_name: dict[str, set[int | None]] = {}
-  for site in sites:
+  for site in resolve(sites, model.stack.num_layers):
     by_name.setdefault(site.name, set()).add(site.layer)
   stack = model.stack
   size = len(stack.period)
@@ -55,13 +60,13 @@ def wrap_sites(model: Gemma, sites: Iterable[Site], make: MakeLayer) -> Gemma:
   return _wrap_outer(dataclasses.replace(model, stack=stack), by_name, make)
 
 
-def stop_after(model: Gemma, sites: Iterable[Site]) -> Gemma:
+def stop_after(model: Gemma, sites: Iterable[Site | str]) -> Gemma:
   """Returns a model that runs no layer past the last of `sites`.
 
   Sites behind the stack (`final_norm`, `logits`) need all layers.
   """
   stop = 0
-  for site in sites:
+  for site in resolve(sites, model.stack.num_layers):
     if site.layer is not None:
       stop = max(stop, site.layer + 1)
     elif site.name != "embed":

@@ -1,14 +1,17 @@
 """Every site of a Hugging Face Gemma 3, read with forward hooks in one pass.
 
 Site names are gemma_scope's; the table says which module's input or output
-each of them is. `query` and `key` are after QK-norm and before RoPE.
+each of them is. `query` and `key` are after QK-norm and RoPE, which is no module:
+they are read by wrapping the function that applies it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+import contextlib
 
 import numpy as np
 import torch
 from transformers import Gemma3ForCausalLM
+from transformers.models.gemma3 import modeling_gemma3
 
 # site -> (submodule of a decoder layer, read its input instead of its output)
 LAYER_SITES: dict[str, tuple[str, bool]] = {
@@ -24,11 +27,7 @@ LAYER_SITES: dict[str, tuple[str, bool]] = {
   "mlp_write": ("post_feedforward_layernorm", False),
   "resid_post": ("", False),
 }
-HEAD_SITES: dict[str, tuple[str, bool]] = {
-  "query_before_rope": ("self_attn.q_norm", False),
-  "key_before_rope": ("self_attn.k_norm", False),
-  "value": ("self_attn.v_proj", False),
-}
+HEAD_SITES = ("query", "key", "value")
 
 
 def _keep(store: list, from_input: bool) -> Callable:
@@ -49,6 +48,29 @@ def _keep_pattern(store: list) -> Callable:
   return hook
 
 
+def _joined(heads: torch.Tensor) -> np.ndarray:
+  """[batch, heads, seq, head_dim] -> [batch, seq, heads * head_dim]."""
+  return heads.detach().float().transpose(1, 2).flatten(2).numpy().copy()
+
+
+@contextlib.contextmanager
+def _rotated(queries: list, keys: list) -> Iterator[None]:
+  """Keeps what the function that applies RoPE returns."""
+  original = modeling_gemma3.apply_rotary_pos_emb
+
+  def wrapped(*args, **kwargs):
+    query, key = original(*args, **kwargs)
+    queries.append(_joined(query))
+    keys.append(_joined(key))
+    return query, key
+
+  modeling_gemma3.apply_rotary_pos_emb = wrapped
+  try:
+    yield
+  finally:
+    modeling_gemma3.apply_rotary_pos_emb = original
+
+
 def forward(
   lm: Gemma3ForCausalLM,
   tokens: np.ndarray,
@@ -66,11 +88,13 @@ def forward(
     head_sites: Return HEAD_SITES too.
 
   Returns:
-    Layer sites as [layer, batch, seq, width] (heads before RoPE: [layer,
-    batch, heads, seq, head_dim]), `pattern` [layer, batch, heads, seq, seq],
-    `embed` and `final_norm` [batch, seq, d_model], `logits` [batch, seq, V].
+    Layer sites as [layer, batch, seq, width] (heads one after the other),
+    `pattern` [layer, batch, heads, seq, seq], `embed` and `final_norm`
+    [batch, seq, d_model], `logits` [batch, seq, V].
   """
-  table = LAYER_SITES | (HEAD_SITES if head_sites else {})
+  table = dict(LAYER_SITES)
+  if head_sites:
+    table["value"] = ("self_attn.v_proj", False)
   found: dict[str, list[np.ndarray]] = {name: [] for name in table}
   found |= {"embed": [], "final_norm": []}
   if patterns:
@@ -83,8 +107,10 @@ def forward(
     if patterns:
       hooks.append((layer.self_attn, _keep_pattern(found["pattern"])))
   handles = [m.register_forward_hook(h, with_kwargs=True) for m, h in hooks]
+  queries: list[np.ndarray] = []
+  keys: list[np.ndarray] = []
   try:
-    with torch.no_grad():
+    with torch.no_grad(), _rotated(queries, keys):
       output = lm(
         input_ids=torch.from_numpy(tokens),
         attention_mask=torch.from_numpy(mask),
@@ -94,6 +120,8 @@ def forward(
     for handle in handles:
       handle.remove()
   arrays = {name: np.stack(values) for name, values in found.items()}
+  if head_sites:
+    arrays |= {"query": np.stack(queries), "key": np.stack(keys)}
   arrays["embed"] = arrays["embed"][0]
   arrays["final_norm"] = arrays["final_norm"][0]
   arrays["logits"] = output.logits.float().numpy()

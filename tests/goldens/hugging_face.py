@@ -15,6 +15,7 @@ Keys of an npz (L layers, B rows, T tokens; padding positions hold zeros):
 
     tokens, mask         [B, T] int32
     sketch/{site}        [L, B, T', 9], or [B, T', 9] for embed and final_norm
+                         (query, key, value: in the ioi file only)
     sketch_positions     [T'] for the sites named in `sparse_sites`; the others
                          are sketched at every position
     full/{site}          [L, P, width]: complete vectors at full_positions

@@ -10,7 +10,8 @@ shapes.py, converted to Hugging Face's layout here. Keys, for every shape NAME:
 
     NAME/fingerprint       of the weights, see shapes.fingerprint
     NAME/sketch/{site}     [L, 2, 40, 9] ([2, 40, 9] for embed, final_norm)
-    NAME/full/{site}       [L, 2, width] at (row 0, position 39) and (1, 26)
+    NAME/full/{site}       [L, 2, width] at (row 0, position 39) and (1, 26);
+                           not for query, key, value, nor where width > 512
     NAME/pattern           [2, heads, 5, 40]: layers 4 (local) and 5 (global)
                            of row 0, queries 0, 15, 16, 17 and 39
     NAME/logits            [4, 512] at (0, 16), (0, 39), (1, 16), (1, 26)
@@ -38,7 +39,7 @@ FULL_POSITIONS = ((0, 1), (39, 26))
 LOGIT_POSITIONS = ((0, 0, 1, 1), (16, 39, 16, 26))
 PATTERN_LAYERS = (4, 5)
 PATTERN_QUERIES = (0, 15, 16, 17, 39)
-UNSTORED = {"pattern", "logits", "resid_pre", *hf_sites.HEAD_SITES}
+UNSTORED = {"pattern", "logits", "resid_pre"}
 
 
 def model(name: str) -> Gemma3ForCausalLM:
@@ -131,7 +132,7 @@ def goldens(
       continue
     keep = mask[..., None].astype(np.float32)
     out[f"sketch/{site}"] = sketch.sketch(value) * keep
-    if value.shape[-1] <= 512:
+    if value.shape[-1] <= 512 and site not in hf_sites.HEAD_SITES:
       out[f"full/{site}"] = value[..., rows, columns, :]
   pattern = sites["pattern"][list(PATTERN_LAYERS), 0]
   out["pattern"] = pattern[:, :, list(PATTERN_QUERIES)]
