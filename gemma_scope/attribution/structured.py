@@ -19,7 +19,7 @@ from gemma_scope.attribution.surrogate import same_value
 def call(
   emission: Emission, eqn: jaxprs.Equation, operands: Sequence[Node]
 ) -> list[Node]:
-  """jit and custom derivatives: the program itself, in place."""
+  """Emits jit and custom derivatives: the program itself, in place."""
   if is_same_value(eqn):
     value, surrogate = operands
     result = same_value(value.value, surrogate.value)

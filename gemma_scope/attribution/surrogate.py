@@ -34,5 +34,5 @@ def stabilise(z: jax.Array, eps: float) -> jax.Array:
 
 
 def ratio(y: jax.Array, z: jax.Array, eps: float) -> jax.Array:
-  """y / stabilise(z), held constant."""
+  """Returns y / stabilise(z), held constant."""
   return jax.lax.stop_gradient(y / stabilise(z, eps))

@@ -1,7 +1,7 @@
 """Every site of a Hugging Face Gemma 3, read with forward hooks in one pass.
 
-Site names are gemma_scope's; the table says which module's input or output
-each of them is. `query` and `key` are after QK-norm and RoPE, which is no module:
+Site names are gemma_scope's; the table says which module's input or output each
+of them is. `query` and `key` are after QK-norm and RoPE. RoPE is no module:
 they are read by wrapping the function that applies it.
 """
 
