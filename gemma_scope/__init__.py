@@ -34,6 +34,7 @@ _FUNCTIONS = (
   "LanguageModel",
   "Sampling",
   "Site",
+  "attention_patterns",
   "attribute",
   "capture",
   "direct_logit_attribution",
@@ -41,6 +42,7 @@ _FUNCTIONS = (
   "generate",
   "load",
   "logit_lens",
+  "save",
 )
 
 

@@ -5,6 +5,9 @@ from gemma_scope.activations.generate import generate as generate
 from gemma_scope.activations.run import Capture as Capture
 from gemma_scope.activations.run import capture as capture
 from gemma_scope.activations.sampling import Sampling as Sampling
+from gemma_scope.analysis.attention import (
+  attention_patterns as attention_patterns,
+)
 from gemma_scope.analysis.direct import (
   direct_logit_attribution as direct_logit_attribution,
 )
@@ -13,6 +16,7 @@ from gemma_scope.attribution.attribute import attribute as attribute
 from gemma_scope.errors import GemmaScopeError as GemmaScopeError
 from gemma_scope.model.language_model import LanguageModel as LanguageModel
 from gemma_scope.model.language_model import load_language_model
+from gemma_scope.model.save import save as save
 from gemma_scope.sites import SITES as SITES
 from gemma_scope.sites import Site as Site
 from gemma_scope.viz.explain import explain as explain

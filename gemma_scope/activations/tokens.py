@@ -15,6 +15,7 @@ from penzai import pz
 from gemma_scope import axes
 from gemma_scope.errors import TextError
 from gemma_scope.model.language_model import LanguageModel
+from gemma_scope.model.tokenizer import Tokenizer
 
 Input = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Any
 
@@ -45,6 +46,13 @@ class TokenBatch:
   def width(self) -> int:
     """Number of columns, padding of the longest row excluded."""
     return self.ids.shape[1]
+
+  def pieces(self, tokenizer: Tokenizer) -> tuple[tuple[str, ...], ...]:
+    """[batch][seq] text of every token, padding left out."""
+    return tuple(
+      tuple(tokenizer.pieces(row[:length]))
+      for row, length in zip(self.ids, self.lengths)
+    )
 
   def to_bucket(self) -> "TokenBatch":
     """Padded to a multiple of `BUCKET`, unless the ids are exact."""
@@ -102,8 +110,7 @@ def _rows(lm: LanguageModel, given: Input) -> tuple[list[Any], bool]:
   if isinstance(given, Sequence) and given:
     if all(isinstance(item, str) for item in given):
       return [_encode(lm, str(item)) for item in given], False
-    given = [i.tolist() if isinstance(i, jax.Array) else i for i in given]
-    if any(isinstance(item, Sequence | np.ndarray) for item in given):
+    if any(isinstance(i, Sequence) or np.ndim(i) for i in given):
       rows = [np.asarray(item) for item in given]
       return [r for row in rows for r in _array_rows(row)], True
     return _array_rows(np.asarray(given)), True

@@ -17,7 +17,7 @@ import numpy as np
 from gemma_scope import axes
 from gemma_scope.activations.run import Capture, capture
 from gemma_scope.activations.tokens import Input
-from gemma_scope.display import matrix_html
+from gemma_scope.display import table_html
 from gemma_scope.errors import SiteError
 from gemma_scope.model.gemma import Gemma, token_logits
 from gemma_scope.model.language_model import LanguageModel
@@ -55,14 +55,15 @@ class Lens:
     return f"Lens({len(self.sites)} sites x {len(self.positions)} positions)"
 
   def _repr_html_(self) -> str:
-    rows = [str(site) for site in self.sites]
-    columns = [f"{p}" for p in self.positions]
+    header = ["site", *(f"token {p}" for p in self.positions)]
     return "".join(
-      matrix_html(
-        self.top_probs[:, b],
-        rows,
-        columns,
-        title="Logit lens: top-1 probability",
+      table_html(
+        header,
+        [
+          (str(site), *texts[b])
+          for site, texts in zip(self.sites, self.top_texts)
+        ],
+        title="Logit lens: the most probable next token after each site",
       )
       for b in range(self.top_probs.shape[1])
     )

@@ -130,13 +130,14 @@ def attribute(
     lm.model, rows, resolved, sites, options or GradientOptions()
   )
   answer = METHODS[method](question)
-  pieces = tuple(
-    tuple(lm.tokenizer.pieces(row[:n].tolist()))
-    for row, n in zip(batch.ids, batch.lengths)
-  )
   values = {s: _trim(v, rows, batch.width) for s, v in answer.values.items()}
   return Attribution(
-    values, method, answer.target, answer.expected, batch, pieces
+    values,
+    method,
+    answer.target,
+    answer.expected,
+    batch,
+    batch.pieces(lm.tokenizer),
   )
 
 
