@@ -111,7 +111,7 @@ def generate(
     stop=stop_ids(lm.tokenizer),
     sampling=sampling or Sampling(),
   )
-  padded = batch.to_bucket()
+  padded = dataclasses.replace(batch, exact=False).to_bucket()
   tokens, counts = decode(
     tap(lm.model, _cached_sites(lm.config.num_layers)),
     padded.ids,

@@ -79,12 +79,6 @@ def test_an_edit_changes_what_is_written(tiny_lm):
   assert plain.ids != other.ids
 
 
-def test_rows_do_not_depend_on_one_another(tiny_lm):
-  together = generate(tiny_lm, PROMPTS, max_new_tokens=NEW)
-  alone = generate(tiny_lm, PROMPTS[2], max_new_tokens=NEW)
-  assert alone.ids == (together.ids[2],)
-
-
 @pytest.mark.parametrize("new", [1, 7, 64])
 def test_as_many_tokens_as_asked_for(tiny_lm, new):
   """64 fill the room that one program has."""
@@ -128,18 +122,12 @@ def test_random_choices_repeat_with_their_seed(tiny_lm):
   assert write(3) != generate(tiny_lm, PROMPTS, max_new_tokens=NEW).ids
 
 
-def test_one_candidate_is_greedy(tiny_lm):
-  sampling = Sampling(temperature=0.7, top_k=1)
-  found = generate(tiny_lm, PROMPTS, max_new_tokens=NEW, sampling=sampling)
-  assert found.ids == generate(tiny_lm, PROMPTS, max_new_tokens=NEW).ids
-
-
 def test_text_in_text_out(tiny_lm):
   texts = ["The capital of France is", " Paris"]
   found = generate(tiny_lm, texts, max_new_tokens=5)
   assert found.prompts == tuple(texts)
-  ids = [tiny_lm.tokenizer.encode(text) for text in texts]
-  assert found.ids == generate(tiny_lm, ids, max_new_tokens=5).ids
+  for text, ids in zip(texts, found.ids):
+    assert ids == uncached(tiny_lm.model, tiny_lm.tokenizer.encode(text), 5)
   assert found.texts == tuple(map(tiny_lm.tokenizer.decode, found.ids))
 
 
@@ -147,7 +135,22 @@ def test_chat_wraps_what_the_user_says(tiny_lm):
   ids = [2, 105, *tiny_lm.tokenizer.encode("user\nHi", bos=False), 106, 107]
   ids += [105, *tiny_lm.tokenizer.encode("model\n", bos=False)]
   found = generate(tiny_lm, "Hi", max_new_tokens=5, chat=True)
-  assert found.ids == generate(tiny_lm, ids, max_new_tokens=5).ids
+  assert found.ids == (uncached(tiny_lm.model, ids, 5),)
+
+
+def test_prompts_of_one_bucket_share_a_program(tiny_lm, monkeypatch):
+  shapes = []
+
+  def decode(model, ids, segment_ids, *rest):
+    assert ids.shape == segment_ids.shape
+    shapes.append(ids.shape)
+    return np.zeros((len(ids), 64), int), np.ones(len(ids), int)
+
+  monkeypatch.setattr(generate_lib, "decode", decode)
+  for given in ("a", "abc", [2, 9, 5], PROMPTS[1]):
+    generate(tiny_lm, given)
+  generate(tiny_lm, "abc", chat=True)
+  assert shapes == [(1, 16)] * 4 + [(1, 32)]
 
 
 def test_chat_with_a_base_model_is_refused_by_explain(tiny_lm):
