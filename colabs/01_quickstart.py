@@ -199,8 +199,8 @@ pz.ts.render_array(
 # ## Logit lens
 #
 # What would the model say if it stopped after this layer? The lens sends a
-# residual stream through the final norm and the unembedding. Columns are
-# tokens of the prompt; the table below follows the last one.
+# residual stream through the final norm and the unembedding. Columns are the
+# positions of the prompt; the second table follows the last one.
 
 # %%
 lens = gs.logit_lens(lm, prompt, target=" Mary")
@@ -223,7 +223,7 @@ for row, site in enumerate(lens.sites):
 # %%
 target = gs.attribution.logit_difference(" Mary", " John")
 direct = gs.direct_logit_attribution(lm, prompt, target)
-print(f"target {direct.total[0]:.3f}, residual {direct.residual[0]:.6f}")
+print(f"target {direct.total[0]:.3f}, residual {direct.residual[0]:.1e}")
 direct
 
 # %% [markdown]
@@ -263,20 +263,13 @@ scores
 # %% [markdown]
 # ## Attention patterns
 #
-# A pattern says how much each token (rows) looks at each token before it
-# (columns). Head 1 of layer 12 was among the strongest above: in the last row,
-# see where it looks.
+# A pattern says how much each token (rows) looks at each token up to it
+# (columns). Head 1 of layer 12 was among the strongest above: see where it
+# looks from the last token. Where a head looks is not yet what it moves, so
+# read patterns together with the shares above.
 
 # %%
-pz.ts.render_array(
-  acts["pattern[12]"][{"batch": 0, "heads": 1}],
-  rows=["seq"],
-  columns=["kv_seq"],
-  axis_item_labels={"seq": tokens, "kv_seq": tokens},
-  vmin=0,
-  vmax=1,
-  pixels_per_cell=16,
-)
+gs.attention_patterns(lm, prompt, layers=[12])
 
 # %% [markdown]
 # ## All of it at once
@@ -341,8 +334,9 @@ for factor in (0.0, 1.0, 2.0):
 # %% [markdown]
 # ## What to read next
 #
-# - `README.md`: every site in one table, other checkpoints, how an edited model
-#   goes back to the format it came from.
+# - `README.md`: every site in one table, other checkpoints.
+# - `help(gs.save)`: weights you changed go back to the format of `transformers`
+#   or of the official `gemma` package.
 # - `gemma-scope explain --help`: the same from the command line; chat models.
 # - `help(gs.capture)`, `help(gs.attribute)`: batches, token ids, packed rows,
 #   attribution at any site (`at=["resid_post[:]"]`).

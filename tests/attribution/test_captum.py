@@ -30,6 +30,9 @@ OBJECTIVES = ("logit", "difference")
 LAYER_SITES = ("resid_post", "attn_write", "mlp_write", "attn_proj")
 QUADRATURES = {"gauss_legendre": "gausslegendre", "midpoint": "riemann_middle"}
 TOLERANCE = 1e-4  # relative to the length of a vector
+# A norm stands behind attn_proj and the last resid_post, so the scores there
+# are zero but for rounding of their products.
+ROUNDING = 3e-5
 STREAM = (axes.BATCH, axes.SEQ, axes.EMBEDDING)
 
 every_prompt = pytest.mark.parametrize("prompt", PROMPTS)
@@ -71,12 +74,12 @@ def assert_close_vectors(found, stored):
   kept = stored[..., 0] > 0
   assert np.median(error[kept]) <= TOLERANCE
   assert error[kept].max() <= 2 * TOLERANCE
-  assert not found[~kept].any()
+  assert (np.abs(found[~kept]) < 1e-6).all()
 
 
 def assert_close_scores(found, stored, scale):
   """Scores equal up to rounding of the vectors they sum."""
-  assert (np.abs(found - stored) <= 3 * TOLERANCE * scale).all()
+  assert (np.abs(found - stored) <= 3 * TOLERANCE * scale + 1e-6).all()
 
 
 @every_prompt
@@ -99,7 +102,8 @@ def test_input_x_gradient_is_autograds(real_lm, prompt, objective):
     pairs.append((np.stack(rows), f"{key}/site/{name}"))
   for found, name in pairs:
     error = np.linalg.norm(found - stored[name], axis=-1)
-    assert (error <= TOLERANCE * np.linalg.norm(stored[name], axis=-1)).all()
+    length = np.linalg.norm(stored[name], axis=-1)
+    assert (error <= TOLERANCE * length + ROUNDING).all(), name
 
 
 @every_prompt
