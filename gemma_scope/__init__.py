@@ -31,6 +31,7 @@ _FUNCTIONS = (
   "Explanation",
   "GemmaScopeError",
   "Generation",
+  "GradientOptions",
   "LanguageModel",
   "Sampling",
   "Site",
@@ -42,6 +43,7 @@ _FUNCTIONS = (
   "generate",
   "load",
   "logit_lens",
+  "predict",
   "save",
 )
 

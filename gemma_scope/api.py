@@ -12,6 +12,8 @@ from gemma_scope.analysis.direct import (
   direct_logit_attribution as direct_logit_attribution,
 )
 from gemma_scope.analysis.lens import logit_lens as logit_lens
+from gemma_scope.analysis.predict import predict as predict
+from gemma_scope.attribution.attribute import GradientOptions as GradientOptions
 from gemma_scope.attribution.attribute import attribute as attribute
 from gemma_scope.errors import GemmaScopeError as GemmaScopeError
 from gemma_scope.model.language_model import LanguageModel as LanguageModel

@@ -60,7 +60,8 @@ def test_a_public_name_is_that_of_api(name):
 
 @pytest.mark.parametrize("name", gs._PACKAGES)
 def test_a_public_package_is_reached_from_the_root(name):
-  assert getattr(gs, name) is importlib.import_module(f"gemma_scope.{name}")
+  module = gs._PACKAGES[name]
+  assert getattr(gs, name) is importlib.import_module(module)
 
 
 def test_dir_shows_every_public_name():

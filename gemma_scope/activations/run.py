@@ -5,7 +5,7 @@ and logits only where they are asked for. `capture` is for prompts and batches
 that fit in memory.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 import dataclasses
 import functools
 
@@ -15,6 +15,7 @@ import numpy as np
 from penzai import pz
 
 from gemma_scope import axes
+from gemma_scope.activations.by_site import BySite
 from gemma_scope.activations.tokens import Input, TokenBatch, to_tokens
 from gemma_scope.display import table_html
 from gemma_scope.errors import SiteError
@@ -25,33 +26,18 @@ from gemma_scope.surgery.select import stop_after, tap
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Capture(Mapping[Site, pz.nx.NamedArray]):
+class Capture(BySite):
   """Activations by site; keys print as `resid_post[12]`.
 
-  A string is as good as a `Site` for looking one up. Every array has the axes
-  `batch` and `seq`, also for a single prompt; columns past a shorter row's end
-  hold values of padding (see `tokens.segment_ids`).
+  Every array has the axes `batch` and `seq`, also for a single prompt; columns
+  past a shorter row's end hold values of padding (see `tokens.segment_ids`).
 
   Attributes:
     arrays: Site -> array.
     tokens: The rows that were run.
   """
 
-  arrays: dict[Site, pz.nx.NamedArray]
   tokens: TokenBatch
-
-  def __getitem__(self, site: Site | str) -> pz.nx.NamedArray:
-    """The array of one site."""
-    return self.arrays[find_site(site, self.arrays)]
-
-  def __contains__(self, site: object) -> bool:
-    return any(site in (key, str(key)) for key in self.arrays)
-
-  def __iter__(self) -> Iterator[Site]:
-    return iter(self.arrays)
-
-  def __len__(self) -> int:
-    return len(self.arrays)
 
   def stacked(self, name: str) -> pz.nx.NamedArray:
     """All captured layers of a site along an axis `layer` in front."""
@@ -112,7 +98,7 @@ def capture(
   # By default added padding is computed too: one program for many widths.
   columns = np.arange(run.width)
   if logits_at is not None:
-    columns = _columns(logits_at, batch.width)
+    columns = columns_at(logits_at, batch.width)
   names = {site.name for site in wanted if site.layer is None}
   values = forward(tapped, run.ids, run.segment_ids, columns, _outer(names))
   return Capture(
@@ -149,24 +135,6 @@ def forward(
   return taps
 
 
-def find_site(site: Site | str, values: Mapping[Site, object]) -> Site:
-  """The key of `values` that a site or string means.
-
-  Raises:
-    SiteError: If there is none, or the string means several sites.
-  """
-  if isinstance(site, Site) and site in values:
-    return site
-  for key in values:
-    if str(key) == site:
-      return key
-  raise SiteError(
-    "This site is not among the results.",
-    received=str(site),
-    instead=f"one of {', '.join(map(str, values)):.300}",
-  )
-
-
 _STREAM = (axes.BATCH, axes.SEQ, axes.EMBEDDING)
 
 
@@ -177,14 +145,19 @@ def _outer(names: set[str]) -> str:
   return ""
 
 
-def _columns(at: int | slice, width: int) -> np.ndarray:
-  """The columns that `at` means, never those of added padding."""
+def columns_at(at: int | slice | None, width: int) -> np.ndarray:
+  """The columns that an index or slice means; all for None.
+
+  Raises:
+    SiteError: If there is no such column.
+  """
+  at = slice(None) if at is None else at
   try:
     return np.atleast_1d(np.arange(width)[at])
   except IndexError as error:
     raise SiteError(
       "There is no token at this position.",
-      received=f"logits_at={at}",
+      received=f"position {at}",
       instead=f"a position from {-width} to {width - 1}",
     ) from error
 

@@ -15,7 +15,7 @@ from penzai import pz
 from gemma_scope import axes
 from gemma_scope.errors import TextError
 from gemma_scope.model.language_model import LanguageModel
-from gemma_scope.model.tokenizer import Tokenizer
+from gemma_scope.model.tokenizer import Encoding, Tokenizer
 
 Input = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]] | Any
 
@@ -46,6 +46,14 @@ class TokenBatch:
   def width(self) -> int:
     """Number of columns, padding of the longest row excluded."""
     return self.ids.shape[1]
+
+  def row(self, index: int) -> "TokenBatch":
+    """One row as a batch of its own, its padding cut off."""
+    length = int(self.lengths[index])
+    one = slice(index, index + 1)
+    return TokenBatch(
+      self.ids[one, :length], self.segment_ids[one, :length], self.exact
+    )
 
   def pieces(self, tokenizer: Tokenizer) -> tuple[tuple[str, ...], ...]:
     """[batch][seq] text of every token, padding left out."""
@@ -81,8 +89,16 @@ def to_tokens(
     TextError: If there is nothing to run, an id is not in the vocabulary, or
       a sequence is longer than the model's context.
   """
+  if not isinstance(lm, LanguageModel):
+    raise TextError(
+      "A loaded language model is needed, with its tokenizer.",
+      received=f"a {type(lm).__name__}",
+      instead="lm = gs.load(…); an edited model goes in as lm.replace(model)",
+    )
   if isinstance(given, TokenBatch):
     return given
+  if isinstance(given, Encoding):
+    given = np.asarray(given.ids)
   rows, exact = _rows(lm, given)
   lengths = [len(row) for row in rows]
   if not lengths or min(lengths) == 0:

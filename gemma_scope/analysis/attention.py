@@ -45,9 +45,10 @@ class Attention:
   def _repr_html_(self) -> str:
     heads = self.patterns.named_axes[axes.HEADS]
     tokens = self.pieces[0]
+    whole = slice(0, len(tokens))
     return "".join(
       matrix_html(
-        self.head(layer, head)[: len(tokens), : len(tokens)],
+        self.head(layer, head)[whole, whole],
         tokens,
         tokens,
         title=f"pattern[{layer}], head {head}",

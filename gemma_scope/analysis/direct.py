@@ -25,6 +25,7 @@ from gemma_scope.activations.tokens import Input
 from gemma_scope.attribution.evaluate import to_rows
 from gemma_scope.attribution.objectives import ResolvedTarget, Target
 from gemma_scope.display import table_html
+from gemma_scope.errors import SiteError
 from gemma_scope.model.block import Block, block_arrays
 from gemma_scope.model.gemma import Gemma
 from gemma_scope.model.language_model import LanguageModel
@@ -52,6 +53,27 @@ class DirectAttribution:
   heads: pz.nx.NamedArray
   total: np.ndarray
 
+  def __getitem__(self, label: Site | str) -> np.ndarray:
+    """[batch] the share of one component, such as "mlp_write[10]".
+
+    Raises:
+      SiteError: If it is not a writer.
+    """
+    if str(label) not in self.labels:
+      raise SiteError(
+        "This component does not write into the residual stream.",
+        received=str(label),
+        instead="embed, attn_write[i] or mlp_write[i]",
+      )
+    shares = self.values.unwrap(axes.COMPONENT, axes.BATCH)
+    return np.asarray(shares)[self.labels.index(str(label))]
+
+  def top(self, k: int = 10, row: int = 0) -> list[tuple[str, float]]:
+    """The k strongest components of one prompt, with their shares."""
+    shares = np.asarray(self.values.unwrap(axes.COMPONENT, axes.BATCH))[:, row]
+    order = np.argsort(-np.abs(shares))[:k]
+    return [(self.labels[i], float(shares[i])) for i in order]
+
   @property
   def residual(self) -> np.ndarray:
     """[batch] target minus the sum of the shares: rounding, if all is well."""
@@ -64,11 +86,10 @@ class DirectAttribution:
     )
 
   def _repr_html_(self) -> str:
-    shares = np.asarray(self.values.data_array)[:, 0]
-    order = np.argsort(-np.abs(shares))[:12]
-    rows = [(self.labels[i], float(shares[i])) for i in order]
     return table_html(
-      ["component", "logits"], rows, title="Strongest direct contributions"
+      ["component", "logits"],
+      self.top(12),
+      title="Strongest direct contributions",
     )
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 import numpy as np
 
 from gemma_scope import axes
-from gemma_scope.activations.run import Capture, capture
+from gemma_scope.activations.run import Capture, capture, columns_at
 from gemma_scope.activations.tokens import Input
 from gemma_scope.display import table_html
 from gemma_scope.errors import SiteError
@@ -40,6 +40,7 @@ class Lens:
     target_probs: [rows, batch, columns] its probability.
     target_ranks: [rows, batch, columns] how many tokens beat it.
     top_texts: [rows][batch][columns] text of `top_ids`.
+    pieces: [batch][seq] text of the prompts' tokens.
   """
 
   sites: tuple[Site, ...]
@@ -50,15 +51,29 @@ class Lens:
   target_probs: np.ndarray
   target_ranks: np.ndarray
   top_texts: list[list[list[str]]]
+  pieces: tuple[tuple[str, ...], ...]
+
+  def at(
+    self, position: int = -1, row: int = 0
+  ) -> list[tuple[str, str, float]]:
+    """(site, most probable token, its probability) down one column."""
+    column = range(len(self.positions))[position]
+    return [
+      (
+        str(site),
+        self.top_texts[i][row][column],
+        float(self.top_probs[i, row, column]),
+      )
+      for i, site in enumerate(self.sites)
+    ]
 
   def __repr__(self) -> str:
     return f"Lens({len(self.sites)} sites x {len(self.positions)} positions)"
 
   def _repr_html_(self) -> str:
-    header = ["site", *(f"token {p}" for p in self.positions)]
     return "".join(
       table_html(
-        header,
+        ["site", *(_head(self.pieces[b], p) for p in self.positions)],
         [
           (str(site), *texts[b])
           for site, texts in zip(self.sites, self.top_texts)
@@ -75,7 +90,7 @@ def logit_lens(
   *,
   sites: Iterable[Site | str] = ("resid_post[:]",),
   target: str | int | None = None,
-  positions: slice | None = None,
+  positions: int | slice | None = None,
 ) -> Lens:
   """Reads sites of the residual stream through the final norm and unembedding.
 
@@ -85,13 +100,18 @@ def logit_lens(
     sites: Sites with the width of the residual stream.
     target: Token to follow through the layers; by default the one predicted
       at the end of the first prompt.
-    positions: Columns to read; all by default.
+    positions: Columns to read, an index or a slice; all by default.
   """
   acts = capture(lm, given, (*sites, "resid_post[-1]"))
   wanted = tuple(capture_sites(acts, sites, lm.config.num_layers))
-  columns = range(acts.tokens.width)[positions or slice(None)]
+  columns = columns_at(positions, acts.tokens.width)
   target_id = None if target is None else lm.tokenizer.token_id(target)
-  return read_lens(lm, acts, wanted, tuple(columns), target_id)
+  return read_lens(lm, acts, wanted, tuple(columns.tolist()), target_id)
+
+
+def _head(pieces: tuple[str, ...], position: int) -> str:
+  """The heading of a column: the token there."""
+  return pieces[position] if position < len(pieces) else "padding"
 
 
 def capture_sites(
@@ -133,7 +153,17 @@ def read_lens(
     np.asarray(a)[: len(rows)].reshape(stack.shape[:-1]) for a in out
   )
   texts = [[lm.tokenizer.pieces(row) for row in layer] for layer in top]
-  return Lens(sites, positions, top, top_probs, target_id, probs, ranks, texts)
+  return Lens(
+    sites,
+    positions,
+    top,
+    top_probs,
+    target_id,
+    probs,
+    ranks,
+    texts,
+    acts.tokens.pieces(lm.tokenizer),
+  )
 
 
 @jax.jit

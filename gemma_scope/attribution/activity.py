@@ -1,17 +1,25 @@
 """Whether a value depends on the attributed input, and in which way.
 
     inactive   it does not
+    frozen     only through a factor that a rule holds constant, or through a
+               choice (a comparison, an index)
     active     it does
-    frozen     only through a factor that a rule holds constant
 
 Origins tell a function that multiplies its own input (GELU: x * share(x)) from
 one that gates something else: elementwise operations keep the origin of their
 input, everything else starts a new one.
+
+A fault is an error that waits. An operation that no rule covers matters only
+if its result reaches the function's: behind a held factor, a stop_gradient or
+an auxiliary output it does not.
 """
 
+from collections.abc import Sequence
 import dataclasses
 import enum
 from typing import Any
+
+from gemma_scope.errors import GemmaScopeError
 
 
 class Activity(enum.IntEnum):
@@ -23,6 +31,24 @@ class Activity(enum.IntEnum):
 
 
 @dataclasses.dataclass(frozen=True)
+class Source:
+  """What froze a value.
+
+  Attributes:
+    primitive: Name of the operation.
+    line: File, line and function that wrote it.
+    choice: Whether it is a comparison or an index, which no rule can change.
+  """
+
+  primitive: str
+  line: str
+  choice: bool = False
+
+  def __str__(self) -> str:
+    return f"{self.primitive} at {self.line}"
+
+
+@dataclasses.dataclass(frozen=True)
 class Node:
   """A value with its activity.
 
@@ -31,14 +57,18 @@ class Node:
     activity: How it depends on the attributed input.
     origin: What it is an elementwise function of; None where inactive.
     own: For a frozen factor, the only origin it may multiply; None for any.
-    source: For a frozen factor, what froze it, for errors.
+    source: For a frozen value, what froze it.
+    constant: For an inactive value, the number it is everywhere, if known.
+    fault: Why relevance cannot pass it, raised if it reaches the result.
   """
 
   value: Any
   activity: Activity = Activity.INACTIVE
   origin: object = None
   own: object = None
-  source: str = ""
+  source: Source | None = None
+  constant: float | None = None
+  fault: GemmaScopeError | None = None
 
   @property
   def active(self) -> bool:
@@ -47,15 +77,113 @@ class Node:
 
   @property
   def frozen(self) -> bool:
-    """Whether it depends on the input through a constant factor only."""
+    """Whether it depends on the input through what is held constant only."""
     return self.activity is Activity.FROZEN
 
+  def on(self, value: Any) -> "Node":
+    """The same activity on another value."""
+    return dataclasses.replace(self, value=value)
 
-def inactive(value: Any) -> Node:
+  def blamed(self, fault: GemmaScopeError | None) -> "Node":
+    """With a fault, unless it has one; faults of inputs come first."""
+    return dataclasses.replace(self, fault=self.fault or fault)
+
+
+def inactive(value: Any, constant: float | None = None) -> Node:
   """A value that does not depend on the input."""
-  return Node(value)
+  return Node(value, constant=constant)
 
 
 def fresh(value: Any) -> Node:
   """An active value that starts an origin of its own."""
   return Node(value, Activity.ACTIVE, origin=object())
+
+
+def activated(
+  value: Any, operands: Sequence[Node], *, elementwise: bool = False
+) -> Node:
+  """An active result with its operands' faults.
+
+  Elementwise, it keeps the origin that its active operands share.
+  """
+  origins = {node.origin for node in operands if node.active}
+  kept = elementwise and len(origins) == 1
+  return Node(
+    value,
+    Activity.ACTIVE,
+    origin=origins.pop() if kept else object(),
+    fault=first_fault(operands),
+  )
+
+
+def merged(
+  value: Any, operands: Sequence[Node], *, elementwise: bool = False
+) -> Node:
+  """A result of frozen operands and inactive ones, at least one frozen.
+
+  It may multiply what all of them may; a factor that may multiply its own
+  input only, moved to other places, may multiply nothing.
+  """
+  frozen = [node for node in operands if node.frozen]
+  owners = {node.own for node in frozen if node.own is not None}
+  own = owners.pop() if len(owners) == 1 and elementwise else object()
+  free = all(node.own is None for node in frozen)
+  return Node(
+    value,
+    Activity.FROZEN,
+    own=None if free else own,
+    source=frozen[0].source,
+    fault=first_fault(frozen),
+  )
+
+
+def first_fault(nodes: Sequence[Node]) -> GemmaScopeError | None:
+  """The first fault among nodes."""
+  return next((node.fault for node in nodes if node.fault), None)
+
+
+def renamed(nodes: Sequence[Node]) -> list[Node]:
+  """The same nodes with new origins; equal ones stay equal."""
+  names: dict[object, object] = {None: None}
+  for node in nodes:
+    for old in (node.origin, node.own):
+      names.setdefault(old, object())
+  return [
+    dataclasses.replace(n, origin=names[n.origin], own=names[n.own])
+    for n in nodes
+  ]
+
+
+def numbered(nodes: Sequence[Node]) -> tuple[tuple[Node, ...], list[object]]:
+  """Nodes without values, whose origins are numbers, and the origins.
+
+  Two operations whose numbered nodes are equal are emitted alike.
+  """
+  origins: list[object] = []
+
+  def number(origin: object) -> int | None:
+    if origin is None:
+      return None
+    if origin not in origins:
+      origins.append(origin)
+    return origins.index(origin)
+
+  without = tuple(
+    dataclasses.replace(
+      n, value=None, origin=number(n.origin), own=number(n.own)
+    )
+    for n in nodes
+  )
+  return without, origins
+
+
+def denumbered(nodes: Sequence[Node], origins: Sequence[object]) -> list[Node]:
+  """Puts origins back; those that are no numbers become new ones."""
+  names: dict[object, object] = {None: None, **dict(enumerate(origins))}
+  for node in nodes:
+    for old in (node.origin, node.own):
+      names.setdefault(old, object())
+  return [
+    dataclasses.replace(n, origin=names[n.origin], own=names[n.own])
+    for n in nodes
+  ]

@@ -9,17 +9,16 @@ import dataclasses
 import difflib
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from penzai import pz
 
 from gemma_scope import axes
 from gemma_scope.activations.tokens import Input, to_tokens
 from gemma_scope.attribution import composites, gradients
+from gemma_scope.attribution.baselines import baseline_at
 from gemma_scope.attribution.composites import RuleTable
 from gemma_scope.attribution.evaluate import Rows, Values, to_rows
-from gemma_scope.attribution.objectives import ResolvedTarget, Target
+from gemma_scope.attribution.objectives import ResolvedTarget, Target, logit
 from gemma_scope.attribution.relevance import relevance
 from gemma_scope.attribution.result import Attribution
 from gemma_scope.errors import ConfigError, SiteError
@@ -35,14 +34,13 @@ class GradientOptions:
   Attributes:
     steps: Points of the integration path.
     quadrature: "gauss_legendre", "midpoint" or "trapezoid".
-    baseline: Where integration starts: "zero", "mean" (the mean embedding of
-      the prompt's own tokens, BOS kept as it is), or an array that broadcasts
-      to the site.
+    baseline: Where integration starts: "mean" (the default at `embed`), "pad",
+      "zero", or an array (see `baselines`).
   """
 
-  steps: int = 20
+  steps: int = 32
   quadrature: str = "gauss_legendre"
-  baseline: str | Any = "zero"
+  baseline: str | Any | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +83,7 @@ Method = Callable[[Question], Answer]
 def attribute(
   lm: LanguageModel,
   given: Input,
-  target: Target,
+  target: Target | str | int,
   *,
   method: str = "integrated_gradients",
   at: Iterable[Site | str] = ("embed",),
@@ -96,7 +94,8 @@ def attribute(
   Args:
     lm: The model.
     given: Text, texts, or token ids.
-    target: What is explained (see `objectives.logit`, `logit_difference`).
+    target: What is explained (see `objectives.logit`, `logit_difference`); a
+      token alone means its logit.
     method: A key of `METHODS`.
     at: Addresses of the sites, such as "embed" or "resid_post[:]".
     options: Options of the method.
@@ -123,6 +122,8 @@ def attribute(
       received="logits",
       instead='"final_norm" or an earlier site',
     )
+  if not isinstance(target, Target):
+    target = logit(target)
   batch = to_tokens(lm, given)
   rows = to_rows(batch, target.position)
   resolved = target.resolve(lm.tokenizer)
@@ -169,7 +170,7 @@ def _integrated_gradients(question: Question) -> Answer:
       q.model,
       q.rows,
       q.target,
-      _baseline(q, site),
+      baseline_at(site, o.baseline, q.model, q.rows),
       nodes,
       site=site,
       at_once=at_once,
@@ -187,33 +188,6 @@ METHODS: Mapping[str, Method] = {
   "lrp_epsilon": _relevance(composites.LRP_EPSILON, conserves=True),
   "lrp_gamma": _relevance(composites.LRP_GAMMA, conserves=True),
 }
-
-
-def _baseline(question: Question, site: Site) -> jax.Array:
-  """The array where integration starts."""
-  baseline = question.options.baseline
-  if not isinstance(baseline, str):
-    return jnp.asarray(baseline)
-  if baseline == "zero":
-    return jnp.zeros((1,) * len(site.info.axes))
-  if baseline == "mean" and site.name == "embed":
-    return mean_embedding(question.model, question.rows)
-  raise ConfigError(
-    "There is no such baseline for this site.",
-    received=f"baseline={baseline!r} at {site}",
-    instead='"zero", an array, or at "embed" also "mean"',
-  )
-
-
-@jax.jit
-def mean_embedding(model: Gemma, rows: Rows) -> jax.Array:
-  """[batch, seq, embedding] each prompt's mean embedding; BOS stays itself."""
-  scale = jnp.asarray(model.config.d_model**0.5, model.table.data_array.dtype)
-  vectors = jnp.take(model.table.data_array, rows.ids, axis=0) * scale
-  kept = (rows.segment_ids != 0).at[:, 0].set(False)[:, :, None]
-  total = jnp.sum(vectors * kept, axis=1, keepdims=True)
-  mean = total / jnp.maximum(kept.sum(axis=1, keepdims=True), 1)
-  return jnp.where(kept, mean, vectors)
 
 
 def _trim(value: pz.nx.NamedArray, rows: Rows, width: int) -> pz.nx.NamedArray:

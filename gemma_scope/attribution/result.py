@@ -1,24 +1,25 @@
 """What an attribution returns: relevance by site, and how well it adds up."""
 
-from collections.abc import Iterator, Mapping
 import dataclasses
 
 import numpy as np
 from penzai import pz
 
 from gemma_scope import axes
-from gemma_scope.activations.run import find_site
+from gemma_scope.activations.by_site import BySite
 from gemma_scope.activations.tokens import TokenBatch
 from gemma_scope.display import tokens_html
 from gemma_scope.sites import Site
 
+BALANCED = 0.05  # a larger share missing is worth a warning
+
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Attribution(Mapping[Site, pz.nx.NamedArray]):
+class Attribution(BySite):
   """Relevance of every element of some sites for one target.
 
-  Keys print as `resid_post[12]`; a string is as good as a `Site` for looking
-  one up. Arrays are float32 with the axes of the site; zero on padding.
+  Keys print as `resid_post[12]`. Arrays are float32 with the axes of the site;
+  zero on padding.
 
   Attributes:
     arrays: Site -> relevance.
@@ -30,25 +31,11 @@ class Attribution(Mapping[Site, pz.nx.NamedArray]):
     pieces: Text of every token, row by row, for display.
   """
 
-  arrays: dict[Site, pz.nx.NamedArray]
   method: str
   target: np.ndarray
   expected: dict[Site, np.ndarray]
   tokens: TokenBatch
   pieces: tuple[tuple[str, ...], ...]
-
-  def __getitem__(self, site: Site | str) -> pz.nx.NamedArray:
-    """The relevance of one site."""
-    return self.arrays[find_site(site, self.arrays)]
-
-  def __contains__(self, site: object) -> bool:
-    return any(site in (key, str(key)) for key in self.arrays)
-
-  def __iter__(self) -> Iterator[Site]:
-    return iter(self.arrays)
-
-  def __len__(self) -> int:
-    return len(self.arrays)
 
   def per_token(self, site: Site | str = "embed") -> pz.nx.NamedArray:
     """Relevance {batch, seq}, summed over everything else."""
@@ -70,7 +57,7 @@ class Attribution(Mapping[Site, pz.nx.NamedArray]):
     For integrated gradients this is the completeness residual: the change of
     the target from the baseline to the prompt that the steps did not see.
     """
-    return self.expected[find_site(site, self.arrays)] - self.total(site)
+    return self.expected[self.find(site)] - self.total(site)
 
   def __repr__(self) -> str:
     sites = ", ".join(map(str, self.arrays))
@@ -79,9 +66,20 @@ class Attribution(Mapping[Site, pz.nx.NamedArray]):
   def _repr_html_(self) -> str:
     site = next(iter(self.arrays))
     scores = np.asarray(self.per_token(site).data_array)
-    return "".join(
-      tokens_html(
-        pieces, row[: len(pieces)].tolist(), title=f"{self.method} at {site}"
-      )
-      for pieces, row in zip(self.pieces, scores)
-    )
+    parts = []
+    for i, (pieces, row) in enumerate(zip(self.pieces, scores)):
+      title = f"{self.method} at {site}: {self._balance(site, i)}"
+      row = row[: len(pieces)].tolist()
+      parts.append(tokens_html(pieces, row, title=title, apart=(0,)))
+    return "".join(parts)
+
+  def _balance(self, site: Site, row: int) -> str:
+    """What one prompt's relevance adds up to, in words."""
+    total = float(self.total(site)[row])
+    expected = float(self.expected[site][row])
+    text = f"target {self.target[row]:.3f}, relevance sums to {total:.3f}"
+    if np.isnan(expected):
+      return text + ", no sum promised"
+    off = abs(expected - total) > BALANCED * max(abs(expected), 1e-6)
+    warning = " (does not add up: more steps, another baseline)" if off else ""
+    return f"{text} of {expected:.3f}{warning}"

@@ -79,8 +79,9 @@ class Options:
   """Instructions in front of the user's turn; needs --chat."""
 
   methods: Annotated[str | None, _text("NAME,…")] = None
-  """Attribution methods, with commas between them; by default all:
-  integrated_gradients,input_x_gradient."""
+  """Attribution methods, with commas between them; by default
+  integrated_gradients,attn_lrp,input_x_gradient. Also cp_lrp, lrp_epsilon,
+  lrp_gamma."""
 
   out: Annotated[str, tyro.conf.arg(metavar="FILE")] = (
     "gemma-scope-explain.html"

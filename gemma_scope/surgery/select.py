@@ -29,7 +29,7 @@ def offset(model: Gemma, sites: Iterable[Site | str]) -> Gemma:
 
 
 def wrap_sites(
-  model: Gemma, sites: Iterable[Site | str], make: MakeLayer
+  model: Gemma, sites: Iterable[Site | str] | Site | str, make: MakeLayer
 ) -> Gemma:
   """Wraps what stands at each site in a new layer.
 

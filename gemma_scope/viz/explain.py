@@ -20,6 +20,7 @@ from gemma_scope.activations.run import Capture, capture
 from gemma_scope.activations.tokens import TokenBatch
 from gemma_scope.analysis import direct, lens
 from gemma_scope.analysis import explanation as parts
+from gemma_scope.analysis.predict import top_tokens
 from gemma_scope.attribution.attribute import (
   METHODS,
   GradientOptions,
@@ -63,6 +64,8 @@ class MethodText:
   notes: tuple[str, ...] = ()
 
 
+_LRP = ("LRP is reported to be patented technology, free for research.",)
+
 METHOD_TEXTS: Mapping[str, MethodText] = {
   "integrated_gradients": MethodText(
     "Integrated gradients",
@@ -74,13 +77,38 @@ METHOD_TEXTS: Mapping[str, MethodText] = {
       "kept as it is.",
     ),
   ),
+  "attn_lrp": MethodText(
+    "AttnLRP",
+    "The target's relevance, passed back through every layer by the rules of "
+    "AttnLRP.",
+    notes=("Its softmax rule does not conserve: BOS absorbs the rest.", *_LRP),
+  ),
   "input_x_gradient": MethodText(
     "Input × gradient",
     "The slope of the target along each token's embedding, times the "
     "embedding.",
     notes=("A local slope: it promises no sum.",),
   ),
+  "cp_lrp": MethodText(
+    "CP-LRP",
+    "The target's relevance, passed back with attention patterns and norm "
+    "scales held constant.",
+    notes=_LRP,
+  ),
+  "lrp_epsilon": MethodText(
+    "LRP-epsilon",
+    "CP-LRP with the epsilon rule on every matrix product.",
+    notes=_LRP,
+  ),
+  "lrp_gamma": MethodText(
+    "LRP-gamma",
+    "CP-LRP with the gamma rule on every matrix product: evidence for the "
+    "target is favoured.",
+    notes=_LRP,
+  ),
 }
+
+DEFAULT_METHODS = ("integrated_gradients", "attn_lrp", "input_x_gradient")
 
 
 def explain(
@@ -103,7 +131,7 @@ def explain(
     against: A token to compare with: explains the difference of logits.
     chat: Whether to wrap the prompt as a user's turn (-it models).
     system: A system text for the turn.
-    methods: Attribution methods; by default all.
+    methods: Attribution methods; by default `DEFAULT_METHODS`.
     progress: Called with what is being done.
 
   Returns:
@@ -161,7 +189,7 @@ def _silent(stage: str, fraction: float | None = None) -> None:
 
 
 def _check_methods(methods: Sequence[str] | None) -> tuple[str, ...]:
-  chosen = tuple(METHOD_TEXTS if methods is None else methods)
+  chosen = DEFAULT_METHODS if methods is None else tuple(methods)
   unknown = [m for m in chosen if m not in METHODS]
   if unknown or not chosen:
     raise ConfigError(
@@ -313,13 +341,8 @@ def _target_info(
 def _predictions(
   lm: LanguageModel, logits: np.ndarray
 ) -> tuple[parts.Prediction, ...]:
-  probs = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
-  top = np.argsort(-logits)[:PREDICTIONS]
-  texts = lm.tokenizer.pieces(top)
-  return tuple(
-    parts.Prediction(int(i), text, float(logits[i]), float(probs[i]))
-    for i, text in zip(top, texts)
-  )
+  top = top_tokens(lm.tokenizer, logits, PREDICTIONS)
+  return tuple(parts.Prediction(p.id, p.text, p.logit, p.prob) for p in top)
 
 
 def _attention(

@@ -4,7 +4,6 @@ import dataclasses
 
 import jax.numpy as jnp
 import numpy as np
-from penzai import pz
 import pytest
 
 import gemma_scope as gs
@@ -13,8 +12,7 @@ from gemma_scope.activations.generate import Generation, generate
 from gemma_scope.activations.run import forward
 from gemma_scope.activations.sampling import Sampling
 from gemma_scope.errors import ConfigError, TextError
-from gemma_scope.model.site_layer import ActiveSite
-from gemma_scope.surgery.select import tap, wrap_sites
+from gemma_scope.surgery import edit, tap
 from gemma_scope.testing.tiny import tiny_gemma
 
 NEW = 20
@@ -37,24 +35,14 @@ def uncached(model, prompt, new, width=48):
   return tuple(ids[len(prompt) :])
 
 
-@pz.pytree_dataclass
-class Scaled(ActiveSite):
-  """Multiplies the value, and returns its axes in another order."""
-
-  inner: pz.nn.Layer
-  name: str = dataclasses.field(metadata={"pytree_node": False})
-  layers: tuple[int, ...] | None = dataclasses.field(
-    metadata={"pytree_node": False}
-  )
-
-  def __call__(self, value, /, **side_inputs):
-    value = self.inner(value, **side_inputs) * 1.5
-    return value.order_as(*reversed(value.named_axes))
+def scaled(value):
+  """1.5 times the value, its axes in another order."""
+  return (value * 1.5).order_as(*reversed(value.named_axes))
 
 
 def edited():
   sites = ["mlp_write[1,4,7]", "key[:]", "value[5]", "embed"]
-  return wrap_sites(tiny_gemma(), sites, Scaled)
+  return edit(tiny_gemma(), sites, scaled)
 
 
 MODELS = {

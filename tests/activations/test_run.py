@@ -8,13 +8,12 @@ import pytest
 
 import gemma_scope as gs
 from gemma_scope.activations import run as run_lib
-from gemma_scope.activations.run import capture, find_site, forward
+from gemma_scope.activations.run import capture, forward
 from gemma_scope.errors import SiteError, TextError
 from gemma_scope.model import gemma
 from gemma_scope.model.convert import gemma_to_tensors
-from gemma_scope.model.site_layer import ActiveSite
 from gemma_scope.sites import SITES, Site
-from gemma_scope.surgery.select import wrap_sites
+from gemma_scope.surgery import edit
 from gemma_scope.testing import oracle
 
 TEXT = "The capital of France is"
@@ -231,27 +230,17 @@ def test_layers_past_the_last_site_are_not_run(tiny_lm, traces):
   assert traces == [0, 3, 8]
 
 
-@pz.pytree_dataclass
-class Doubled(ActiveSite):
-  """Twice the value."""
-
-  inner: pz.nn.Layer
-  name: str = dataclasses.field(metadata={"pytree_node": False})
-  layers: tuple[int, ...] | None = dataclasses.field(
-    metadata={"pytree_node": False}
-  )
-
-  def __call__(self, value, /, **side_inputs):
-    return 2 * self.inner(value, **side_inputs)
+def doubled(value):
+  return 2 * value
 
 
 def test_an_edited_model_is_captured_as_edited(tiny_lm, tensors):
   """What is captured at the site of an edit is the edited value."""
   sites = [Site("mlp_write", 0), Site("resid_post", 1)]
-  edited = wrap_sites(tiny_lm.model, sites[:1], Doubled)
+  edited = edit(tiny_lm.model, sites[0], doubled)
   tokens = np.array([2, 9, 5])
   acts = capture(tiny_lm.replace(edited), tokens, sites)
-  edits = {sites[0]: lambda value: 2 * value}
+  edits = {sites[0]: doubled}
   values = oracle.oracle_forward(tensors, tiny_lm.config, tokens, edits)
   assert max(oracle.relative_errors(acts, values).values()) < 1e-5
 
@@ -261,12 +250,6 @@ def test_it_shows_itself(everything, tiny_lm):
   html = capture(tiny_lm, [2, 9], CHEAP)._repr_html_()
   for shown in ("resid_post[0]", "embedding", "float32", "root mean square"):
     assert shown in html
-
-
-def test_find_site_takes_any_mapping():
-  values = {Site("z", 1): 0, Site("embed"): 1}
-  assert find_site("z[1]", values) == find_site(Site("z", 1), values)
-  assert find_site("embed", values) == Site("embed")
 
 
 def test_it_is_what_the_package_offers(tiny_lm):

@@ -28,5 +28,5 @@ def test_displays_every_head_with_its_tokens(tiny_lm):
 
 
 def test_a_layer_that_does_not_exist(tiny_lm):
-  with pytest.raises(SiteError, match="out of range|no such layer|layer"):
+  with pytest.raises(SiteError, match="layer"):
     attention_patterns(tiny_lm, PROMPT, [99])

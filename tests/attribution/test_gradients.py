@@ -6,6 +6,7 @@ import pytest
 from gemma_scope import axes, errors
 from gemma_scope.activations.tokens import to_tokens
 from gemma_scope.attribution import gradients
+from gemma_scope.attribution import relevance as engine
 from gemma_scope.attribution.attribute import GradientOptions, attribute
 from gemma_scope.attribution.evaluate import to_rows
 from gemma_scope.attribution.objectives import logit, logit_difference
@@ -196,7 +197,7 @@ def test_steps_at_once_changes_no_number(double, monkeypatch):
 def test_another_target_or_prompt_does_not_compile_again(double):
   lm = double.lm
   methods = {
-    "input_x_gradient": gradients.input_x_gradient,
+    "input_x_gradient": engine.relevance,
     "integrated_gradients": gradients.integrated_gradients,
   }
   options = GradientOptions(steps=2, baseline="mean")

@@ -17,9 +17,8 @@ from gemma_scope.model.build import random_tensors
 from gemma_scope.model.context import Past
 from gemma_scope.model.convert import tensors_to_gemma
 from gemma_scope.model.placement import places_of
-from gemma_scope.model.site_layer import ActiveSite
 from gemma_scope.sites import Site
-from gemma_scope.surgery.select import tap, wrap_sites
+from gemma_scope.surgery import edit, tap
 from gemma_scope.testing import oracle
 from gemma_scope.testing.tiny import tiny_config
 
@@ -28,20 +27,10 @@ LAYERS = 3
 TOKENS = np.array([2, 17, 400, 33], np.int32)
 
 
-@pz.pytree_dataclass
-class KeepLastToken(ActiveSite):
-  """Zeroes all but the last token, in a way that reorders the axes."""
-
-  inner: pz.nn.Layer
-  name: str = dataclasses.field(metadata={"pytree_node": False})
-  layers: tuple[int, ...] | None = dataclasses.field(
-    metadata={"pytree_node": False}
-  )
-
-  def __call__(self, value, /, **side_inputs):
-    value = self.inner(value, **side_inputs).untag("seq")
-    kept = pz.nx.nmap(lambda row: row.at[:-1].set(0))(value)
-    return kept.tag("seq")
+def keep_last_token(value):
+  """Zeroes the other tokens, in a way that reorders the axes."""
+  kept = pz.nx.nmap(lambda row: row.at[:-1].set(0))(value.untag("seq"))
+  return kept.tag("seq")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +50,7 @@ def tensors(config):
 def test_edits_may_return_axes_in_any_order(config, tensors, name):
   site, last = Site(name, 1), Site("resid_post", 2)
   model = tensors_to_gemma(tensors, config)
-  edited = tap(wrap_sites(model, [site], KeepLastToken), [last])
+  edited = tap(edit(model, site, keep_last_token), [last])
   ones = np.ones((1, len(TOKENS)), np.int32)
   found = forward(edited, TOKENS[None], ones, np.arange(len(TOKENS)))
   axis = [a for a in site.info.axes if a != "batch"].index("seq")

@@ -3,8 +3,9 @@
 import jax
 import jax.numpy as jnp
 from penzai import pz
+import pytest
 
-from gemma_scope.model.context import Context, Past, Tape
+from gemma_scope.model.context import Context, Past, Tape, placed
 from gemma_scope.model.placement import placement_of, places_of
 from gemma_scope.testing.tiny import tiny_config
 
@@ -32,6 +33,12 @@ def test_a_context_has_neither_past_nor_inputs_by_default():
   context = Context(placement, Tape())
   assert context.past is None
   assert context.inputs == {}
+  assert placed(context) is placement
+
+
+def test_a_decoder_layer_needs_a_placement():
+  with pytest.raises(AssertionError, match="needs a placement"):
+    placed(Context(None, Tape()))
 
 
 def test_the_past_can_be_carried_by_a_loop():

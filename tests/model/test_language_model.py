@@ -108,16 +108,18 @@ def make(name, tokenizer=None):
 
 
 @pytest.mark.parametrize(
-  ("name", "is_chat"),
+  ("name", "is_chat", "title"),
   [
-    ("gemma-3-270m", False),
-    ("gemma-3-270m-it", True),
-    ("gemma-3-27b-it", True),
-    ("some/path-it", False),
+    ("gemma-3-270m", False, "Gemma 3 270M"),
+    ("gemma-3-270m-it", True, "Gemma 3 270M instruction-tuned"),
+    ("gemma-3-27b-it", True, "Gemma 3 27B instruction-tuned"),
+    ("some/path-it", False, "some/path-it"),
   ],
 )
-def test_chat_models_are_known_by_their_name(name, is_chat):
-  assert make(name).is_chat == is_chat
+def test_chat_models_are_known_by_their_name(name, is_chat, title):
+  lm = make(name)
+  assert lm.is_chat == is_chat
+  assert lm.title == title
 
 
 def test_an_edited_model_keeps_everything_else():

@@ -1,7 +1,5 @@
 """The stack: scanned equals unrolled, runs split, no layer past the stop."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,9 +12,8 @@ from gemma_scope.model.block import block_arrays
 from gemma_scope.model.build import abstract_gemma, random_tensors
 from gemma_scope.model.config import preset
 from gemma_scope.model.convert import tensors_to_gemma
-from gemma_scope.model.site_layer import ActiveSite
 from gemma_scope.sites import Site, resolve
-from gemma_scope.surgery.select import offset, stop_after, tap, wrap_sites
+from gemma_scope.surgery import edit, offset, stop_after, tap
 from gemma_scope.testing import oracle, programs
 from gemma_scope.testing.tiny import tiny_config
 
@@ -158,23 +155,13 @@ def test_every_layer_gets_its_own_inputs(model, config, tensors):
   assert oracle.relative_errors(taps, expected)["resid_post"] < 1e-5
 
 
-@pz.pytree_dataclass
-class Turned(ActiveSite):
+def turned(value):
   """The value with its axes in another order."""
-
-  inner: pz.nn.Layer
-  name: str = dataclasses.field(metadata={"pytree_node": False})
-  layers: tuple[int, ...] | None = dataclasses.field(
-    metadata={"pytree_node": False}
-  )
-
-  def __call__(self, value, /, **side_inputs):
-    value = self.inner(value, **side_inputs)
-    return value.order_as(*reversed(value.named_axes))
+  return value.order_as(*reversed(value.named_axes))
 
 
 @pytest.mark.parametrize("site", [Site("embed"), Site("resid_post", 5)])
 def test_the_residual_stream_may_be_turned(model, expected, site):
   last = Site("resid_post", LAYERS - 1)
-  values = run(tap(wrap_sites(model, [site], Turned), [last]))
+  values = run(tap(edit(model, site, turned), [last]))
   assert oracle.relative_errors(values, expected[0])["resid_post"] < 1e-5

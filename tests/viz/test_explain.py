@@ -14,7 +14,7 @@ from gemma_scope.attribution.objectives import logit, logit_difference
 from gemma_scope.model.chat import chat_ids
 from gemma_scope.testing.tiny import tiny_config
 from gemma_scope.viz import explain as explaining
-from gemma_scope.viz.explain import METHOD_TEXTS, explain
+from gemma_scope.viz.explain import DEFAULT_METHODS, METHOD_TEXTS, explain
 
 PROMPT = " the capital\n of France is"
 FAST = ("input_x_gradient",)  # compiles in a third of the time
@@ -104,7 +104,7 @@ def test_tokens_cover_the_prompt(whole):
 
 
 def test_attributions_are_those_of_attribute(lm, whole):
-  assert [a.method for a in whole.attributions] == list(METHOD_TEXTS)
+  assert [a.method for a in whole.attributions] == list(DEFAULT_METHODS)
   target = logit_difference(" Paris", " Rome")
   for found in whole.attributions:
     text = METHOD_TEXTS[found.method]
@@ -116,8 +116,8 @@ def test_attributions_are_those_of_attribute(lm, whole):
     )
     assert found.title == text.title
     assert found.notes == text.notes
-  path, local = whole.attributions
-  assert local.total is None
+  path, rules, local = whole.attributions
+  assert (rules.total, local.total) == (None, None)
   assert abs(path.residual) < 1e-3 < abs(path.total)
 
 
@@ -173,7 +173,7 @@ def test_the_manifest_tells_how_to_make_it_again(lm, plain, whole):
   config = whole.manifest["config"]
   assert (config["prompt"], config["target"]) == (PROMPT, " Paris")
   assert config["against"] == " Rome"
-  assert config["methods"] == list(METHOD_TEXTS)
+  assert config["methods"] == list(DEFAULT_METHODS)
   assert config["dtype"] == "float32"
   assert whole.manifest["model"] == whole.model == lm.name
   assert whole.manifest["source"] == lm.source
@@ -182,8 +182,8 @@ def test_the_manifest_tells_how_to_make_it_again(lm, plain, whole):
 
 def test_progress_is_told(whole, stages):
   assert stages[0] == "Running the model"
-  for method in METHOD_TEXTS.values():
-    assert f"Attributing: {method.title}" in stages
+  for method in DEFAULT_METHODS:
+    assert f"Attributing: {METHOD_TEXTS[method].title}" in stages
 
 
 def test_every_method_can_be_presented():
@@ -234,7 +234,7 @@ def test_chat_wraps_the_prompt_as_a_turn(chat_lm):
     (
       {"methods": ["magic", *FAST]},
       errors.ConfigError,
-      "received: magic\n.*any of input_x_gradient",
+      "received: magic\n.*any of integrated_gradients",
     ),
     ({"methods": []}, errors.ConfigError, "received: no method"),
     ({"system": "drink"}, errors.TextError, "belongs to a chat turn"),
