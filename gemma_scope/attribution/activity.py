@@ -14,12 +14,10 @@ if its result reaches the function's: behind a held factor, a stop_gradient or
 an auxiliary output it does not.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 import dataclasses
 import enum
 from typing import Any
-
-from gemma_scope.errors import GemmaScopeError
 
 
 class Activity(enum.IntEnum):
@@ -35,17 +33,35 @@ class Source:
   """What froze a value.
 
   Attributes:
-    primitive: Name of the operation.
-    line: File, line and function that wrote it.
+    kind: The kind of operation, as a rule table calls it.
+    line: File, line and function that wrote it; "" inside JAX.
     choice: Whether it is a comparison or an index, which no rule can change.
   """
 
-  primitive: str
+  kind: str
   line: str
   choice: bool = False
 
-  def __str__(self) -> str:
-    return f"{self.primitive} at {self.line}"
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+  """Why relevance cannot pass an operation.
+
+  Attributes:
+    what: What is wrong, in a sentence.
+    kind: The operation.
+    line: File, line and function that wrote it; "" inside JAX.
+    instead: The remedy.
+    before: For an exp that awaits its softmax, the fault of its input.
+    awaits: Whether a division by its own sum mends it.
+  """
+
+  what: str
+  kind: str
+  line: str
+  instead: str
+  before: "Fault | None" = None
+  awaits: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +73,7 @@ class Node:
     activity: How it depends on the attributed input.
     origin: What it is an elementwise function of; None where inactive.
     own: For a frozen factor, the only origin it may multiply; None for any.
+    total: For a sum, the origin of what was summed.
     source: For a frozen value, what froze it.
     constant: For an inactive value, the number it is everywhere, if known.
     fault: Why relevance cannot pass it, raised if it reaches the result.
@@ -66,9 +83,10 @@ class Node:
   activity: Activity = Activity.INACTIVE
   origin: object = None
   own: object = None
+  total: object = None
   source: Source | None = None
   constant: float | None = None
-  fault: GemmaScopeError | None = None
+  fault: Fault | None = None
 
   @property
   def active(self) -> bool:
@@ -84,9 +102,18 @@ class Node:
     """The same activity on another value."""
     return dataclasses.replace(self, value=value)
 
-  def blamed(self, fault: GemmaScopeError | None) -> "Node":
+  def blamed(self, fault: Fault | None) -> "Node":
     """With a fault, unless it has one; faults of inputs come first."""
     return dataclasses.replace(self, fault=self.fault or fault)
+
+  def located(self, line: str) -> "Node":
+    """With the line of a call for what has none inside JAX."""
+    source, fault = self.source, self.fault
+    if source is not None and not source.line:
+      source = dataclasses.replace(source, line=line)
+    if fault is not None and not fault.line:
+      fault = dataclasses.replace(fault, line=line)
+    return dataclasses.replace(self, source=source, fault=fault)
 
 
 def inactive(value: Any, constant: float | None = None) -> Node:
@@ -137,21 +164,15 @@ def merged(
   )
 
 
-def first_fault(nodes: Sequence[Node]) -> GemmaScopeError | None:
+def first_fault(nodes: Sequence[Node]) -> Fault | None:
   """The first fault among nodes."""
   return next((node.fault for node in nodes if node.fault), None)
 
 
 def renamed(nodes: Sequence[Node]) -> list[Node]:
   """The same nodes with new origins; equal ones stay equal."""
-  names: dict[object, object] = {None: None}
-  for node in nodes:
-    for old in (node.origin, node.own):
-      names.setdefault(old, object())
-  return [
-    dataclasses.replace(n, origin=names[n.origin], own=names[n.own])
-    for n in nodes
-  ]
+  names = {origin: object() for origin in _origins(nodes)}
+  return [_with_origins(node, names) for node in nodes]
 
 
 def numbered(nodes: Sequence[Node]) -> tuple[tuple[Node, ...], list[object]]:
@@ -159,31 +180,26 @@ def numbered(nodes: Sequence[Node]) -> tuple[tuple[Node, ...], list[object]]:
 
   Two operations whose numbered nodes are equal are emitted alike.
   """
-  origins: list[object] = []
-
-  def number(origin: object) -> int | None:
-    if origin is None:
-      return None
-    if origin not in origins:
-      origins.append(origin)
-    return origins.index(origin)
-
-  without = tuple(
-    dataclasses.replace(
-      n, value=None, origin=number(n.origin), own=number(n.own)
-    )
-    for n in nodes
-  )
-  return without, origins
+  origins = list(_origins(nodes))
+  numbers = {origin: i for i, origin in enumerate(origins)}
+  return tuple(_with_origins(n.on(None), numbers) for n in nodes), origins
 
 
 def denumbered(nodes: Sequence[Node], origins: Sequence[object]) -> list[Node]:
   """Puts origins back; those that are no numbers become new ones."""
-  names: dict[object, object] = {None: None, **dict(enumerate(origins))}
-  for node in nodes:
-    for old in (node.origin, node.own):
-      names.setdefault(old, object())
-  return [
-    dataclasses.replace(n, origin=names[n.origin], own=names[n.own])
-    for n in nodes
-  ]
+  names = {origin: object() for origin in _origins(nodes)}
+  names |= dict(enumerate(origins))
+  return [_with_origins(node, names) for node in nodes]
+
+
+def _origins(nodes: Sequence[Node]) -> Iterable[object]:
+  """All origins that nodes mention, each once, in order."""
+  found = [origin for n in nodes for origin in (n.origin, n.own, n.total)]
+  return [o for o in dict.fromkeys(found) if o is not None]
+
+
+def _with_origins(node: Node, names: dict[object, Any]) -> Node:
+  origin, own, total = (
+    names.get(old) for old in (node.origin, node.own, node.total)
+  )
+  return dataclasses.replace(node, origin=origin, own=own, total=total)

@@ -1,11 +1,13 @@
 """Rule tables: which rule passes which kind of operation.
 
-Kinds are the names of JAX primitives (`tanh`, `exp`, `rsqrt`, …) and three of
+Kinds are the names of JAX primitives (`tanh`, `exp`, `rsqrt`, …) and four of
 our own:
 
     weights   a matrix product or convolution of active values with constants
-    product   a product of two active values, `mul` or `dot_general`
-    quotient  a division by an active value
+    product   a product of active values: `mul`, `dot_general`, `integer_pow`
+    quotient  a division by an active value; Stop holds the denominator constant
+    clip      a constant that may take the place of an active value, by `max`,
+              `min`, `clamp` or a `where` that depends on the input; not relu
 
 A method is a table. Plain gradients are the empty one.
 
@@ -26,12 +28,14 @@ from gemma_scope.attribution.rules import (
   Half,
   Native,
   Rule,
+  Softmax,
   Stop,
 )
 
 WEIGHTS = "weights"
 PRODUCT = "product"
 QUOTIENT = "quotient"
+CLIP = "clip"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,7 +63,7 @@ class RuleTable:
         return rules[kind]
     return self.rules.get(kind)
 
-  def replace(self, name: str, **rules: Rule) -> "RuleTable":
+  def replace(self, name: str, rules: Mapping[str, Rule]) -> "RuleTable":
     """This table with some rules set, under another name."""
     both = types.MappingProxyType({**self.rules, **rules})
     return dataclasses.replace(self, name=name, rules=both)
@@ -84,8 +88,9 @@ ATTN_LRP = _table(
     "logistic": Stop(own=True),
     "erf": Stop(own=True),
     "erfc": Stop(own=True),
-    "exp": Native(),
-    QUOTIENT: Native(),
+    "exp": Softmax(),
+    CLIP: Stop(own=True),
+    "abs": Native(),
     "reduce_max": Native(),
     "max": Native(),
     "min": Native(),
@@ -94,11 +99,11 @@ ATTN_LRP = _table(
   },
 )
 
-CP_LRP = ATTN_LRP.replace("CP_LRP", exp=Stop())
+CP_LRP = ATTN_LRP.replace("CP_LRP", {"exp": Stop()})
 
-LRP_EPSILON = CP_LRP.replace("LRP_EPSILON", weights=Epsilon())
+LRP_EPSILON = CP_LRP.replace("LRP_EPSILON", {WEIGHTS: Epsilon()})
 
-LRP_GAMMA = CP_LRP.replace("LRP_GAMMA", weights=Gamma())
+LRP_GAMMA = CP_LRP.replace("LRP_GAMMA", {WEIGHTS: Gamma()})
 
 FROZEN = RuleTable(
   "FROZEN",

@@ -1,6 +1,7 @@
 """How a program is emitted again, and what is said where it cannot be.
 
-A fault is made here and carried by the value it concerns (see `activity`).
+A fault is made here and carried by the value it concerns (see `activity`); it
+becomes an error only if that value reaches the result.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 from gemma_scope.attribution import composites, jaxprs
 from gemma_scope.attribution import rules as rule_lib
-from gemma_scope.attribution.activity import Node
+from gemma_scope.attribution.activity import Fault, Node
 from gemma_scope.errors import GemmaScopeError
 
 # Elementwise functions: the identity rule can pass their relevance.
@@ -30,6 +31,14 @@ SELECTIONS = frozenset(
     *("scatter-min", "select_and_gather_add"),
   )
 )
+
+_MEANINGS = {
+  composites.CLIP: " (clip: a constant takes the place of an active value)",
+  composites.QUOTIENT: " (quotient: the denominator is active)",
+  composites.PRODUCT: " (a product of active values)",
+  composites.WEIGHTS: " (a product with weights)",
+  "cond": " (the input chooses a constant in the place of an active value)",
+}
 
 
 class RuleError(GemmaScopeError):
@@ -72,12 +81,12 @@ class Emission:
       return rule_lib.Native()
     return found
 
-  def lost(self, node: Node, how: str) -> RuleError | None:
+  def lost(self, node: Node, how: str) -> Fault | None:
     """The fault of a frozen value that multiplies nothing active."""
-    if not node.frozen or node.source is None:
+    source = node.source
+    if not node.frozen or source is None:
       return None
-    name = node.source.primitive
-    if node.source.choice:
+    if source.choice:
       what = "Relevance is lost: a choice that depends on the input"
       instead = (
         "jax.lax.stop_gradient around it, if the function means a constant, "
@@ -85,14 +94,11 @@ class Emission:
       )
     else:
       what = "Relevance is lost: a value that a rule holds constant"
-      instead = f"another rule for it: {_replace(name, 'Identity')}"
-    return RuleError(
-      f"{what} {how}, where it multiplies nothing active.",
-      received=f"{node.source} under {self.rules.name}",
-      instead=instead,
-    )
+      instead = f"another rule for it: {_replace(source.kind, 'Identity')}"
+    what = f"{what} {how}, where it multiplies nothing active."
+    return Fault(what, source.kind, source.line, instead)
 
-  def uncovered(self, eqn: jaxprs.Equation, kind: str) -> RuleError:
+  def uncovered(self, eqn: jaxprs.Equation, kind: str) -> Fault:
     """The fault of an operation on the active path that has no rule.
 
     Args:
@@ -101,14 +107,20 @@ class Emission:
     """
     name = eqn.primitive.name
     rule = self.rule(kind)
-    what = f"No rule says how relevance passes the operation `{name}`."
+    shown = f"`{name}`{_MEANINGS.get(kind, '')}"
+    what = f"No rule says how relevance passes the operation {shown}."
     if rule is not None:
       applied = type(rule).__name__
-      what = f"The rule {applied} does not apply to the operation `{name}`."
+      what = f"The rule {applied} does not apply to the operation {shown}."
+    instead = f"{_remedy(kind)} or strict=False to keep its gradient"
+    return Fault(what, name, jaxprs.source_line(eqn), instead)
+
+  def error(self, fault: Fault) -> RuleError:
+    """The error to raise for a fault."""
     return RuleError(
-      what,
-      received=f"{name} at {jaxprs.source_line(eqn)} under {self.rules.name}",
-      instead=f"{_remedy(kind)} or strict=False to keep its gradient",
+      fault.what,
+      received=f"{fault.kind} at {fault.line} under {self.rules.name}",
+      instead=fault.instead,
     )
 
 

@@ -10,9 +10,10 @@ import contextlib
 from typing import Any
 
 import jax
-from jax._src import source_info_util
+from jax._src import sharding_impls, source_info_util
 from jax.extend import core
 import jax.numpy as jnp
+import numpy as np
 
 Equation = Any
 Program = Any  # a ClosedJaxpr
@@ -53,24 +54,67 @@ def source_line(eqn: Equation) -> str:
 
 
 def current_scope() -> str:
-  """The path of named scopes that is being emitted into."""
-  return str(source_info_util.current_name_stack())
+  """The path of named scopes that is being emitted into.
 
-
-def inner_program(eqn: Equation) -> Program | None:
-  """The one program that a call-like equation runs, or None.
-
-  Covers jit, remat, custom_jvp and custom_vjp, whose own derivatives are left
-  for the rules to decide.
+  Transforms around them (`vmap(…)`, `jvp(…)`) are left out.
   """
-  for name in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-    inner = eqn.params.get(name)
-    if inner is None:
-      continue
-    if isinstance(inner, core.ClosedJaxpr):
-      return inner
-    return core.ClosedJaxpr(inner, ())
-  return None
+  stack = source_info_util.current_name_stack().stack
+  names = (part.name for part in stack if hasattr(part, "wrap"))
+  return "/".join(names)
+
+
+def number(value: Any) -> float | None:
+  """A scalar constant of the program as a number; None for anything else."""
+  if isinstance(value, jax.core.Tracer) or np.shape(value):
+    return None
+  dtype = getattr(value, "dtype", np.result_type(type(value)))
+  return float(np.real(value)) if jnp.issubdtype(dtype, np.number) else None
+
+
+def compilation_of(eqn: Equation) -> dict[str, Any]:
+  """What a jit equation asks of `jax.jit`: shardings, if it names any."""
+
+  def given(shardings: Sequence[Any]) -> tuple[Any, ...] | None:
+    known = tuple(
+      None if isinstance(s, sharding_impls.UnspecifiedValue) else s
+      for s in shardings
+    )
+    return known if any(s is not None for s in known) else None
+
+  found = {
+    name: given(eqn.params[name]) for name in ("in_shardings", "out_shardings")
+  }
+  return {name: value for name, value in found.items() if value is not None}
+
+
+def inner_program(eqn: Equation) -> Program:
+  """The one program that a call-like equation runs.
+
+  Covers jit, remat, shard_map, custom_jvp and custom_vjp.
+  """
+  names = ("jaxpr", "call_jaxpr", "fun_jaxpr")
+  inner = next(eqn.params[name] for name in names if name in eqn.params)
+  if isinstance(inner, core.ClosedJaxpr):
+    return inner
+  return core.ClosedJaxpr(inner, ())
+
+
+def is_traced_from(program: Program, f: Callable[..., Any]) -> bool:
+  """Whether a program was traced from the Python function `f`."""
+  code = f.__code__
+  expected = f"{f.__name__} at {code.co_filename}:{code.co_firstlineno}"
+  return program.jaxpr.debug_info.func_src_info == expected
+
+
+def primitives(program: Program) -> Iterator[str]:
+  """Names of all operations of a program, those of inner programs too."""
+  for eqn in program.jaxpr.eqns:
+    yield eqn.primitive.name
+    for value in jax.tree.leaves(list(eqn.params.values())):
+      if isinstance(value, core.ClosedJaxpr):
+        yield from primitives(value)
+      elif isinstance(value, core.Jaxpr):
+        yield from primitives(core.ClosedJaxpr(value, ()))
 
 
 def is_differentiable(atom: Any) -> bool:

@@ -12,13 +12,14 @@ from gemma_scope.attribution.composites import GRADIENT as GRADIENT
 from gemma_scope.attribution.composites import LRP_EPSILON as LRP_EPSILON
 from gemma_scope.attribution.composites import LRP_GAMMA as LRP_GAMMA
 from gemma_scope.attribution.composites import RuleTable as RuleTable
-from gemma_scope.attribution.operations import RuleError as RuleError
+from gemma_scope.attribution.emission import RuleError as RuleError
 from gemma_scope.attribution.rules import AlphaBeta as AlphaBeta
 from gemma_scope.attribution.rules import Epsilon as Epsilon
 from gemma_scope.attribution.rules import Gamma as Gamma
 from gemma_scope.attribution.rules import Half as Half
 from gemma_scope.attribution.rules import Identity as Identity
 from gemma_scope.attribution.rules import Native as Native
+from gemma_scope.attribution.rules import Softmax as Softmax
 from gemma_scope.attribution.rules import Stop as Stop
 from gemma_scope.attribution.rules import WSquare as WSquare
 from gemma_scope.attribution.rules import ZPlus as ZPlus

@@ -1,82 +1,26 @@
 """What happens to relevance at each JAX operation, before any rule is asked.
 
-Linear operations keep their derivative. Products, quotients and powers are
-sorted by which operands are active; everything else needs a rule by name.
+Linear operations keep their derivative. Products, quotients, powers and clips
+are sorted by which operands are active; everything else needs a rule by name.
+What is constant in an operation (a bias, a mask's -inf) keeps its own share.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
-from typing import Any
 
 import jax
 
 from gemma_scope.attribution import composites, jaxprs
 from gemma_scope.attribution import rules as rule_lib
-from gemma_scope.attribution.activity import Activity, Node, inactive
-from gemma_scope.errors import GemmaScopeError
-
-
-class RuleError(GemmaScopeError):
-  """Relevance cannot be passed through an operation as the rules say."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Emission:
-  """How a program is being emitted again.
-
-  Attributes:
-    rules: The rule table.
-    strict: Whether an operation without a rule raises.
-    evaluate: Emits a whole program, for operations that hold one.
-  """
-
-  rules: composites.RuleTable
-  strict: bool
-  evaluate: Callable[["Emission", Any, Sequence[Node]], list[Node]]
-
-  def rule(self, kind: str) -> rule_lib.Rule | None:
-    """The rule for a kind of operation where the program now stands."""
-    found = self.rules.find(kind, jaxprs.current_scope())
-    if found is None and (self.rules.native or not self.strict):
-      return rule_lib.Native()
-    return found
-
-  def require_not_lost(self, node: Node, how: str) -> None:
-    """Raises if a factor held constant would make relevance vanish."""
-    if not node.frozen:
-      return
-    raise RuleError(
-      "Relevance is lost: a value that a rule holds constant "
-      f"{how}, where it multiplies nothing active.",
-      received=f"{node.source} under {self.rules.name}",
-      instead="the identity rule for it: "
-      f'rules.replace("mine", {node.source.split()[0]}=lrp.Identity())',
-    )
-
-  def unary_or_refuse(
-    self, eqn: jaxprs.Equation, operands: Sequence[Node]
-  ) -> list[Node]:
-    """Emits a function of one active operand by the rule of its name."""
-    name = eqn.primitive.name
-    rule = self.rule(name)
-    values = jaxprs.bind(eqn, [node.value for node in operands])
-    if all(not node.active for node in operands):
-      return [_merged(value, operands) for value in values]
-    if isinstance(rule, rule_lib.Native):
-      return [_active(value, operands) for value in values]
-    only = len(operands) == 1 and len(values) == 1
-    if isinstance(rule, rule_lib.Stop) and only:
-      return [_stopped(eqn, values[0], operands[0], rule)]
-    if isinstance(rule, rule_lib.Identity) and only:
-      value = rule.unary(operands[0].value, values[0])
-      return [_active(value, operands)]
-    raise RuleError(
-      f"No rule says how relevance passes the operation `{name}`.",
-      received=f"{name} at {jaxprs.source_line(eqn)} under {self.rules.name}",
-      instead=f'rules.replace("mine", {name}=lrp.Identity()), or strict=False '
-      "to keep its gradient",
-    )
-
+from gemma_scope.attribution.activity import (
+  Activity,
+  Fault,
+  Node,
+  Source,
+  activated,
+  merged,
+)
+from gemma_scope.attribution.emission import FUNCTIONS, Emission
 
 Handler = Callable[[Emission, jaxprs.Equation, Sequence[Node]], list[Node]]
 
@@ -86,12 +30,27 @@ def linear(
 ) -> list[Node]:
   """An operation that is linear in all its active operands together."""
   values = jaxprs.bind(eqn, [node.value for node in operands])
-  if not any(node.active for node in operands):
-    return [_merged(value, operands) for value in values]
-  for node in operands:
-    emission.require_not_lost(node, "is combined with an active value")
   keep = eqn.primitive.name in _ELEMENTWISE
-  return [_active(value, operands, keep) for value in values]
+  real = _differentiable(eqn, operands)
+  if not any(node.active for node in real):
+    return [merged(value, operands, elementwise=keep) for value in values]
+  fault = _first_lost(emission, real, "is combined with an active value")
+  total = _total(eqn, [node for node in real if node.active])
+  return [
+    dataclasses.replace(
+      activated(v, real, elementwise=keep).blamed(fault), total=total
+    )
+    for v in values
+  ]
+
+
+def passed(
+  emission: Emission, eqn: jaxprs.Equation, operands: Sequence[Node]
+) -> list[Node]:
+  """Each result is its operand, as another array."""
+  del emission
+  values = jaxprs.bind(eqn, [node.value for node in operands])
+  return [node.on(value) for node, value in zip(operands, values)]
 
 
 def product(
@@ -102,40 +61,45 @@ def product(
   (y,) = jaxprs.bind(eqn, [a.value, b.value])
   elementwise = eqn.primitive.name == "mul"
   if a.active and b.active:
-    rule = emission.rule(composites.PRODUCT)
+    rule, fault = emission.rule(composites.PRODUCT), None
     if isinstance(rule, rule_lib.Half):
       y = rule.share(y)
     elif not isinstance(rule, rule_lib.Native):
-      return emission.unary_or_refuse(eqn, operands)
-    return [_active(y, operands, elementwise)]
+      fault = emission.uncovered(eqn, composites.PRODUCT)
+    return [activated(y, operands, elementwise=elementwise).blamed(fault)]
   for factor, other in ((a, b), (b, a)):
     if factor.frozen and other.active:
-      _require_own(emission, factor, other)
-      return [_active(y, [other], elementwise)]
-    if factor.frozen and not elementwise and not other.frozen:
-      emission.require_not_lost(factor, "enters a matrix product")
+      fault = factor.fault or _gating(emission, factor, other)
+      return [activated(y, [other], elementwise=elementwise).blamed(fault)]
   if a.frozen or b.frozen:
-    return [_merged(y, operands)]
+    held = merged(y, operands, elementwise=elementwise)
+    alone = not elementwise and not (a.frozen and b.frozen)
+    lost = emission.lost(held, "enters a matrix product") if alone else None
+    return [held.blamed(lost)]
   if elementwise:
-    return [_active(y, operands, True)]
+    return [activated(y, operands, elementwise=True)]
   return [_weights(emission, eqn, operands, y)]
 
 
 def quotient(
   emission: Emission, eqn: jaxprs.Equation, operands: Sequence[Node]
 ) -> list[Node]:
-  """`div`: linear in the numerator, non-linear in an active denominator."""
+  """`div`: linear in the numerator, non-linear in an active denominator.
+
+  An exp that its own sum divides is a softmax, and no longer at fault.
+  """
   a, b = operands
-  (y,) = jaxprs.bind(eqn, [a.value, b.value])
+  if b.active and a.fault and a.fault.awaits and b.total == a.origin:
+    (y,) = jaxprs.bind(eqn, [a.value, b.value])
+    whole = activated(y, operands)
+    return [dataclasses.replace(whole, fault=a.fault.before)]
   if b.active:
-    rule = emission.rule(composites.QUOTIENT)
-    if not isinstance(rule, rule_lib.Native):
-      return emission.unary_or_refuse(eqn, operands)
-    emission.require_not_lost(a, "is divided by an active value")
-    return [_active(y, operands)]
-  if a.active:
-    return [_active(y, [a], True)]
-  return [_merged(y, operands)]
+    return [_divided(emission, eqn, a, b)]
+  (y,) = jaxprs.bind(eqn, [a.value, b.value])
+  if not a.active:
+    return [merged(y, operands, elementwise=True)]
+  fault = b.fault or _gating(emission, b, a)
+  return [activated(y, [a], elementwise=True).blamed(fault)]
 
 
 def power(
@@ -143,16 +107,17 @@ def power(
 ) -> list[Node]:
   """`integer_pow` and `square`: a product of n equal factors."""
   (x,) = operands
-  (y,) = jaxprs.bind(eqn, [x.value])
-  if not x.active:
-    return [_merged(y, operands)]
-  rule = emission.rule(composites.PRODUCT)
   factors = int(eqn.params.get("y", 2))
-  if isinstance(rule, rule_lib.Half) and factors > 0:
+  rule = emission.rule(composites.PRODUCT)
+  if not x.active or factors <= 0:
+    return by_name(emission, eqn, operands)
+  (y,) = jaxprs.bind(eqn, [x.value])
+  fault = None
+  if isinstance(rule, rule_lib.Half):
     y = rule.share(y, factors)
   elif not isinstance(rule, rule_lib.Native):
-    return emission.unary_or_refuse(eqn, operands)
-  return [_active(y, operands, True)]
+    fault = emission.uncovered(eqn, composites.PRODUCT)
+  return [activated(y, operands, elementwise=True).blamed(fault)]
 
 
 def stop_gradient(
@@ -161,16 +126,97 @@ def stop_gradient(
   """What the function itself holds constant stays so."""
   del emission
   (value,) = jaxprs.bind(eqn, [operands[0].value])
-  return [inactive(value)]
+  return [Node(value)]
 
 
 def piecewise(
   emission: Emission, eqn: jaxprs.Equation, operands: Sequence[Node]
 ) -> list[Node]:
-  """`max` and `min`: linear on each side, if the table allows them."""
-  if isinstance(emission.rule(eqn.primitive.name), rule_lib.Native):
-    return linear(emission, eqn, operands)
-  return emission.unary_or_refuse(eqn, operands)
+  """`max` and `min`: linear on each side, if the table allows them.
+
+  Where a constant may win that is neither zero (as in relu) nor the neutral
+  element, the operation is a clip.
+  """
+  name = eqn.primitive.name
+  if not any(node.active for node in operands):
+    return by_name(emission, eqn, operands)
+  if not isinstance(emission.rule(name), rule_lib.Native):
+    return by_name(emission, eqn, operands)
+  neutral = float("-inf") if name.endswith("max") else float("inf")
+  if _holds_constant(operands, (0.0, neutral)):
+    return by_name(emission, eqn, operands, composites.CLIP)
+  return linear(emission, eqn, operands)
+
+
+def select(
+  emission: Emission, eqn: jaxprs.Equation, operands: Sequence[Node]
+) -> list[Node]:
+  """`select_n`: linear; a clip if the input chooses a constant for itself."""
+  which, *cases = operands
+  active = any(node.active for node in cases)
+  if which.frozen and active and _holds_constant(cases, (0.0,)):
+    return by_name(emission, eqn, operands, composites.CLIP)
+  return linear(emission, eqn, operands)
+
+
+def clamp(
+  emission: Emission, eqn: jaxprs.Equation, operands: Sequence[Node]
+) -> list[Node]:
+  """`clamp`: a clip."""
+  return by_name(emission, eqn, operands, composites.CLIP)
+
+
+def by_name(
+  emission: Emission,
+  eqn: jaxprs.Equation,
+  operands: Sequence[Node],
+  kind: str | None = None,
+) -> list[Node]:
+  """Any other operation: by the rule of its name, or of another kind."""
+  name = kind or eqn.primitive.name
+  values = jaxprs.bind(eqn, [node.value for node in operands])
+  elementwise = name in FUNCTIONS
+  rule = emission.rule(name)
+  real = _differentiable(eqn, operands)
+  active = [node for node in real if node.active]
+  single = len(values) == 1 and elementwise
+  if isinstance(rule, rule_lib.Stop) and single and len(active) == 1:
+    own = active[0].origin if rule.own else None
+    return [_stopped(eqn, name, values[0], own)]
+  if not active and isinstance(rule, rule_lib.Stop) and not rule.own:
+    return [_stopped(eqn, name, value, None) for value in values]
+  if not active:
+    return [merged(v, operands, elementwise=elementwise) for v in values]
+  fault = _first_lost(emission, real, "meets an active value")
+  if isinstance(rule, rule_lib.Softmax) and name == "exp":
+    return [_awaiting(emission, eqn, values[0], active[0])]
+  if isinstance(rule, rule_lib.Identity) and single and len(active) == 1:
+    values = [rule.unary(active[0].value, values[0])]
+  elif not isinstance(rule, rule_lib.Native):
+    fault = fault or emission.uncovered(eqn, name)
+  return [
+    activated(v, active, elementwise=elementwise).blamed(fault) for v in values
+  ]
+
+
+def _divided(
+  emission: Emission, eqn: jaxprs.Equation, a: Node, b: Node
+) -> Node:
+  """A quotient whose denominator is active."""
+  rule = emission.rule(composites.QUOTIENT)
+  fault = emission.lost(a, "is divided by an active value")
+  if isinstance(rule, rule_lib.Stop):
+    held = jax.lax.stop_gradient(b.value)
+    (y,) = jaxprs.bind(eqn, [a.value, held])
+    if a.active:
+      return activated(y, [a], elementwise=True)
+    return _stopped(eqn, composites.QUOTIENT, y, None)
+  (y,) = jaxprs.bind(eqn, [a.value, b.value])
+  if isinstance(rule, rule_lib.Identity) and not a.active:
+    y = rule.unary(b.value, y)
+  elif not isinstance(rule, rule_lib.Native):
+    fault = fault or emission.uncovered(eqn, composites.QUOTIENT)
+  return activated(y, [a, b]).blamed(fault)
 
 
 def _weights(
@@ -187,75 +233,115 @@ def _weights(
   def again(x: jax.Array, w: jax.Array) -> jax.Array:
     return jaxprs.bind(eqn, [x, w] if first else [w, x])[0]
 
-  if isinstance(rule, rule_lib.ProductRule) and not isinstance(
-    rule, rule_lib.Native
-  ):
-    y = rule.product(again, x.value, w.value, y)
-  elif rule is not None and not isinstance(rule, rule_lib.Native):
-    emission.unary_or_refuse(eqn, operands)
-  return _active(y, operands)
+  if rule is None or isinstance(rule, rule_lib.Native):
+    return activated(y, operands)
+  if isinstance(rule, rule_lib.ProductRule):
+    return activated(rule.product(again, x.value, w.value, y), operands)
+  fault = emission.uncovered(eqn, composites.WEIGHTS)
+  return activated(y, operands).blamed(fault)
 
 
-def _require_own(emission: Emission, factor: Node, other: Node) -> None:
-  """Raises if a factor may multiply its own input only and this is another."""
-  if factor.own is None or factor.own is other.origin:
-    return
-  emission.require_not_lost(factor, "gates another value than its own input")
+def _first_lost(
+  emission: Emission, nodes: Sequence[Node], how: str
+) -> Fault | None:
+  """The fault of the first frozen value among nodes, its own if it has one."""
+  faults = (node.fault or emission.lost(node, how) for node in nodes)
+  return next(filter(None, faults), None)
+
+
+def _gating(emission: Emission, factor: Node, other: Node) -> Fault | None:
+  """The fault of a factor that may multiply its own input and meets another."""
+  if factor.own is None or factor.own == other.origin:
+    return None
+  return emission.lost(factor, "gates another value than its own input")
 
 
 def _stopped(
-  eqn: jaxprs.Equation, value: jax.Array, x: Node, rule: rule_lib.Stop
+  eqn: jaxprs.Equation, kind: str, value: jax.Array, own: object
 ) -> Node:
-  return Node(
-    jax.lax.stop_gradient(value),
-    Activity.FROZEN,
-    own=x.origin if rule.own else None,
-    source=f"{eqn.primitive.name} at {jaxprs.source_line(eqn)}",
-  )
-
-
-def _active(
-  value: jax.Array, operands: Sequence[Node], elementwise: bool = False
-) -> Node:
-  """An active result, of its operands' origin if they share one."""
-  origins = {id(n.origin): n.origin for n in operands if n.active}
-  if elementwise and len(origins) == 1:
-    (origin,) = origins.values()
-    return Node(value, Activity.ACTIVE, origin)
-  return Node(value, Activity.ACTIVE, object())
-
-
-def _merged(value: jax.Array, operands: Sequence[Node]) -> Node:
-  """A result that depends on the input through held factors only."""
-  frozen = [node for node in operands if node.frozen]
-  owners = {id(n.own): n.own for n in frozen}
-  own = frozen[0].own if len(owners) == 1 else object()
   return Node(
     jax.lax.stop_gradient(value),
     Activity.FROZEN,
     own=own,
-    source=frozen[0].source,
+    source=Source(kind, jaxprs.source_line(eqn)),
   )
 
 
+def _awaiting(
+  emission: Emission, eqn: jaxprs.Equation, value: jax.Array, x: Node
+) -> Node:
+  """An exp, at fault until its own sum divides it."""
+  fault = dataclasses.replace(
+    emission.uncovered(eqn, "exp"),
+    what="The rule Softmax is for an `exp` that its own sum divides, and this "
+    "one is used in another way.",
+    before=x.fault,
+    awaits=True,
+  )
+  return dataclasses.replace(activated(value, [x]), fault=fault)
+
+
+def _total(eqn: jaxprs.Equation, active: Sequence[Node]) -> object:
+  """The origin of what a result is a sum of, other places added or not."""
+  if len(active) != 1:
+    return None
+  if eqn.primitive.name in _SUMS:
+    return active[0].total or active[0].origin
+  return active[0].total
+
+
+def _holds_constant(nodes: Sequence[Node], harmless: Sequence[float]) -> bool:
+  """Whether an inactive value among nodes is no harmless number and no NaN."""
+  inactive = [n for n in nodes if n.activity is Activity.INACTIVE]
+  return any(
+    n.constant is None
+    or (n.constant == n.constant and n.constant not in harmless)
+    for n in inactive
+  )
+
+
+def _differentiable(
+  eqn: jaxprs.Equation, operands: Sequence[Node]
+) -> list[Node]:
+  """The operands that hold real numbers: no indices, no conditions."""
+  return [
+    node
+    for node, atom in zip(operands, eqn.invars)
+    if jaxprs.is_differentiable(atom)
+  ]
+
+
 _LINEAR = (
-  *("add", "add_any", "sub", "neg", "copy", "copy_p", "convert_element_type"),
-  *("reshape", "transpose", "broadcast_in_dim", "squeeze", "expand_dims"),
-  *("slice", "dynamic_slice", "gather", "rev", "concatenate", "pad", "split"),
-  *("select_n", "dynamic_update_slice", "scatter", "scatter-add"),
-  *("reduce_sum", "cumsum", "reduce_precision", "real", "imag", "psum"),
-  *("all_gather", "sharding_constraint", "optimization_barrier", "pvary"),
-  *("device_put", "reduce_window_sum", "mesh_cast", "reshard", "tile"),
+  *("add", "add_any", "sub", "neg", "transpose", "reshape", "squeeze"),
+  *("broadcast_in_dim", "expand_dims", "slice", "dynamic_slice", "gather"),
+  *("rev", "concatenate", "pad", "split", "tile", "dynamic_update_slice"),
+  *("scatter", "scatter-add", "scatter-sub", "reduce_sum", "cumsum", "real"),
+  *("imag", "complex", "conj", "reduce_window_sum", "psum", "psum_invariant"),
+  *("all_gather", "all_gather_invariant", "reduce_scatter", "ppermute"),
+  *("all_to_all", "unreduced_psum"),
+)
+_PASSED = (
+  *("copy", "copy_p", "convert_element_type", "reduce_precision", "name"),
+  *("optimization_barrier", "device_put", "sharding_constraint", "pvary"),
+  *("mesh_cast", "reshard"),
 )
 _ELEMENTWISE = frozenset(
-  ("add", "add_any", "sub", "neg", "copy", "copy_p", "convert_element_type")
+  ("add", "add_any", "sub", "neg", "select_n", "max", "min")
+)
+_SUMS = frozenset(("reduce_sum", "psum", "psum_invariant"))
+# What keeps a number that is the same everywhere.
+UNIFORM = frozenset(
+  ("broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "pvary")
 )
 
 HANDLERS: Mapping[str, Handler] = {
   **dict.fromkeys(_LINEAR, linear),
+  **dict.fromkeys(_PASSED, passed),
   **dict.fromkeys(("mul", "dot_general", "conv_general_dilated"), product),
   **dict.fromkeys(("integer_pow", "square"), power),
   **dict.fromkeys(("max", "min", "reduce_max", "reduce_min"), piecewise),
+  "select_n": select,
+  "clamp": clamp,
   "div": quotient,
   "stop_gradient": stop_gradient,
 }

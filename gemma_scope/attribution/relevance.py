@@ -3,9 +3,10 @@
     R(site) = value(site) x d target / d site     under a rule table
 
 The derivative at a site is that of an offset of zero added there, so tokens,
-residual streams, heads and neurons are read from the same pass. Under a
-conservative table (CP_LRP, LRP_EPSILON) the relevance of each layer's residual
-stream sums to the target.
+residual streams, heads and neurons are read from the same pass. The embeddings
+always count as input: relevance at a site does not depend on which other sites
+are asked for. Under a conservative table (CP_LRP, LRP_EPSILON) the relevance of
+each layer's residual stream sums to the target.
 """
 
 import functools
@@ -44,13 +45,17 @@ def relevance(
   Raises:
     RuleError: If the table cannot pass relevance through the model.
   """
-  zeros = zero_offsets(tap(model, sites), rows, target, sites)
-  changed = tap(offset(model, sites), sites)
+  every = tuple(dict.fromkeys((*sites, Site("embed"))))
+  zeros = zero_offsets(tap(model, every), rows, target, every)
+  changed = tap(offset(model, every), sites)
 
-  def total(offsets: Values) -> tuple[jax.Array, tuple[jax.Array, Values]]:
-    value, taps = evaluate(changed, rows, target, offsets)
+  def total(
+    asked: Values, others: Values
+  ) -> tuple[jax.Array, tuple[jax.Array, Values]]:
+    value, taps = evaluate(changed, rows, target, others | asked)
     return value.sum(), (value, {site: taps[site] for site in sites})
 
-  ruled = transform(total, rules, has_aux=True)
-  gradients, (value, values) = jax.grad(ruled, has_aux=True)(zeros)
+  ruled = transform(total, rules, argnums=(0, 1), has_aux=True)
+  asked = {site: zeros[site] for site in sites}
+  gradients, (value, values) = jax.grad(ruled, has_aux=True)(asked, zeros)
   return value, jax.tree.map(value_x_gradient, values, gradients)

@@ -5,6 +5,7 @@ weights it is multiplied with, y the output and R relevance:
 
     Native     the derivative as it is                    (gradient x input)
     Stop       y is a constant factor from here on
+    Softmax    the derivative of exp, where its sum divides it  (AttnLRP)
     Identity   R_x = R_y                                  one input, one output
     Half       half the derivative; each factor of a product gets half of R_y
     Epsilon    R_i = sum_j x_i w_ij / (z_j + eps sign z_j) R_j
@@ -49,6 +50,15 @@ class Stop:
   """
 
   own: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Softmax:
+  """Keeps the derivative of an exp that its own sum divides.
+
+  It does not conserve relevance (AttnLRP, eq. 13). An exp that is used in any
+  other way is refused.
+  """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +160,7 @@ class AlphaBeta:
     negative = f(up, w_down) + f(down, w_up)
     surrogate = self.alpha * positive * ratio(y, positive, self.eps)
     if self.beta:
-      surrogate -= self.beta * negative * ratio(y, negative, -self.eps)
+      surrogate -= self.beta * negative * ratio(y, negative, self.eps)
     return same_value(y, surrogate)
 
 
@@ -196,4 +206,4 @@ class WSquare:
 
 UnaryRule = Native | Stop | Identity
 ProductRule = Native | Epsilon | Gamma | AlphaBeta | ZPlus | WSquare
-Rule = Native | Stop | Identity | Half | ProductRule
+Rule = Native | Stop | Softmax | Identity | Half | ProductRule

@@ -1,173 +1,263 @@
 """Operations that hold a program: jit, remat, custom derivatives, scan, cond.
 
 Their programs are emitted again inside the same structure, so that a scan stays
-a scan. A `while` loop with an active value has no reverse-mode derivative and
-is refused.
+a scan. Custom derivatives are left out: the rules decide. A `while` loop with
+an active value has no reverse-mode derivative and is a fault.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import functools
 from typing import Any
 
 import jax
 
 from gemma_scope.attribution import jaxprs
-from gemma_scope.attribution.activity import Activity, Node, fresh, inactive
-from gemma_scope.attribution.operations import Emission, Handler, RuleError
+from gemma_scope.attribution import rules as rule_lib
+from gemma_scope.attribution.activity import (
+  Activity,
+  Fault,
+  Node,
+  activated,
+  denumbered,
+  inactive,
+  merged,
+  numbered,
+  renamed,
+)
+from gemma_scope.attribution.emission import Emission
+from gemma_scope.attribution.operations import Handler
 from gemma_scope.attribution.surrogate import same_value
+
+
+def custom(
+  emission: Emission, eqn: jaxprs.Equation, operands: Sequence[Node]
+) -> list[Node]:
+  """A function with a derivative of its own: by the rules, in place.
+
+  `same_value` is a rule that the function itself brings, and is kept. A table
+  that keeps derivatives keeps custom ones where it has no rule inside.
+  """
+  program = jaxprs.inner_program(eqn)
+  if jaxprs.is_traced_from(program, same_value.fun):
+    value, passing = operands
+    result = same_value(value.value, passing.value)
+    return [dataclasses.replace(passing, value=result, constant=None)]
+  ruled = any(emission.rules.find(n, "") for n in jaxprs.primitives(program))
+  if emission.lenient and not ruled:
+    values = jaxprs.bind(eqn, [node.value for node in operands])
+    return [activated(value, operands) for value in values]
+  return emission.evaluate(emission, program, operands)
 
 
 def call(
   emission: Emission, eqn: jaxprs.Equation, operands: Sequence[Node]
 ) -> list[Node]:
-  """Emits jit and custom derivatives: the program itself, in place."""
-  if is_same_value(eqn):
-    value, surrogate = operands
-    result = same_value(value.value, surrogate.value)
-    return [Node(result, surrogate.activity, surrogate.origin)]
+  """A program that is part of the one around it: in place."""
   return emission.evaluate(emission, jaxprs.inner_program(eqn), operands)
 
 
-def is_same_value(eqn: jaxprs.Equation) -> bool:
-  """Whether an equation is our own `same_value`, to be kept as it is."""
-  inner = eqn.params.get("call_jaxpr")
-  if eqn.primitive.name != "custom_jvp_call" or inner is None:
-    return False
-  return inner.jaxpr.debug_info.func_name == same_value.__name__
+def jit(
+  emission: Emission, eqn: jaxprs.Equation, operands: Sequence[Node]
+) -> list[Node]:
+  """A jitted program is emitted once for all equal uses, jitted again."""
+  nodes, origins = numbered(operands)
+  options = tuple(sorted(jaxprs.compilation_of(eqn).items()))
+  program = jaxprs.inner_program(eqn)
+  name = str(eqn.params.get("name", "jit"))
+  unit = _unit(emission.inside(), program, nodes, name, options)
+  return denumbered(unit(*[node.value for node in operands]), origins)
 
 
 def remat(
   emission: Emission, eqn: jaxprs.Equation, operands: Sequence[Node]
 ) -> list[Node]:
   """Rematerialised programs stay rematerialised."""
-  program = jaxprs.inner_program(eqn)
-  result = _Remembered(operands)
-
-  def run(*values: Any) -> list[Any]:
-    nodes = result.wrap(values)
-    return result.unwrap(emission.evaluate(emission, program, nodes))
-
-  wrapped = jax.checkpoint(
-    run,
-    prevent_cse=eqn.params["prevent_cse"],
-    policy=eqn.params["policy"],
+  inner = _Inner(emission, jaxprs.inner_program(eqn), operands)
+  run = jax.checkpoint(
+    inner, prevent_cse=eqn.params["prevent_cse"], policy=eqn.params["policy"]
   )
-  return result.nodes(wrapped(*[node.value for node in operands]))
+  return inner.nodes(run(*[node.value for node in operands]))
+
+
+def shard_map(
+  emission: Emission, eqn: jaxprs.Equation, operands: Sequence[Node]
+) -> list[Node]:
+  """A program for each part of a mesh stays one."""
+  inner = _Inner(emission, jaxprs.inner_program(eqn), operands)
+  p = eqn.params
+  run = jax.shard_map(
+    inner,
+    mesh=p["mesh"],
+    in_specs=p["in_specs"],
+    out_specs=list(p["out_specs"]),
+    check_vma=p["check_vma"],
+    axis_names=p["newly_manual_axes"],
+  )
+  return inner.nodes(run(*[node.value for node in operands]))
 
 
 def scan(
   emission: Emission, eqn: jaxprs.Equation, operands: Sequence[Node]
 ) -> list[Node]:
-  """A scan; a carried value is active if any round makes it so."""
-  params = eqn.params
-  consts, carry = params["num_consts"], params["num_carry"]
-  fixed, init = operands[:consts], list(operands[consts : consts + carry])
-  rows = operands[consts + carry :]
-  program = params["jaxpr"]
-  for node in init:
-    emission.require_not_lost(node, "is carried by a scan")
+  """A scan; a carried value is what any round makes of it."""
+  p = eqn.params
+  first, last = p["num_consts"], p["num_consts"] + p["num_carry"]
+  fixed, rows = operands[:first], renamed(operands[last:])
+  values = [node.value for node in operands]
+  carried = [_apart(node) for node in operands[first:last]]
   while True:
-    result = _Remembered([*fixed, *init, *rows])
+    inner = _Inner(emission, p["jaxpr"], [*fixed, *carried, *rows])
 
-    def body(carried: Any, row: Any, result=result) -> tuple[Any, Any]:
-      values = [*[n.value for n in fixed], *carried, *row]
-      nodes = result.wrap(values)
-      out = result.unwrap(emission.evaluate(emission, program, nodes))
-      return out[:carry], out[carry:]
+    def body(carry: Any, row: Any, inner: _Inner = inner) -> tuple[Any, Any]:
+      out = inner(*values[:first], *carry, *row)
+      return out[: len(carry)], out[len(carry) :]
 
-    run = jax.lax.scan(
+    run = functools.partial(
+      jax.lax.scan,
       body,
-      [n.value for n in init],
-      [n.value for n in rows],
-      length=params["length"],
-      reverse=params["reverse"],
-      unroll=params["unroll"],
+      length=p["length"],
+      reverse=p["reverse"],
+      unroll=p["unroll"],
     )
-    out = result.nodes([*run[0], *run[1]])
-    woken = [i for i in range(carry) if out[i].active and not init[i].active]
-    for node in out[:carry]:
-      emission.require_not_lost(node, "is carried by a scan")
-    if not woken:
-      return out
-    for i in woken:
-      init[i] = fresh(init[i].value)
+    jax.eval_shape(run, values[first:last], values[last:])
+    how = "is carried by a scan beside an active value"
+    after = [
+      _joined(emission, pair, how) for pair in zip(carried, inner.results)
+    ]
+    if list(map(_kind, after)) == list(map(_kind, carried)):
+      break
+    carried = after
+  carry, stacked = run(values[first:last], values[last:])
+  out = renamed(inner.nodes([*carry, *stacked]))
+  return [*map(Node.on, after, carry), *out[len(carry) :]]
 
 
 def cond(
   emission: Emission, eqn: jaxprs.Equation, operands: Sequence[Node]
 ) -> list[Node]:
-  """A choice of programs; the index itself is never active."""
+  """A choice of programs; a result is what any branch makes of it."""
   index, *rest = operands
-  results = [_Remembered(rest) for _ in eqn.params["branches"]]
-
-  def branch(program: Any, result: "_Remembered") -> Callable[..., Any]:
-    def run(*values: Any) -> list[Any]:
-      nodes = result.wrap(values)
-      return result.unwrap(emission.evaluate(emission, program, nodes))
-
-    return run
-
-  branches = [branch(p, r) for p, r in zip(eqn.params["branches"], results)]
-  values = [node.value for node in rest]
-  out = jax.lax.switch(index.value, branches, *values)
-  candidates = [r.nodes(out) for r in results]
-  chosen = []
-  for nodes in zip(*candidates):
-    for node in nodes:
-      emission.require_not_lost(node, "leaves a branch")
-    chosen.append(max(nodes, key=lambda node: node.activity))
-  return chosen
+  branches = [_Inner(emission, p, rest) for p in eqn.params["branches"]]
+  out = jax.lax.switch(index.value, branches, *[node.value for node in rest])
+  results = []
+  for value, *nodes in zip(out, *[b.results for b in branches]):
+    node = _joined(emission, nodes, "leaves a branch beside an active value")
+    results.append(_chosen(emission, eqn, index, nodes, node).on(value))
+  return results
 
 
 def while_loop(
   emission: Emission, eqn: jaxprs.Equation, operands: Sequence[Node]
 ) -> list[Node]:
-  """Refused: a while loop of active values has no reverse-mode derivative."""
-  del operands
-  raise RuleError(
+  """A fault: a while loop of active values cannot be run backwards."""
+  del emission
+  held = [jax.lax.stop_gradient(node.value) for node in operands]
+  values = jaxprs.bind(eqn, held)
+  if not any(node.active for node in operands):
+    return [merged(value, operands) for value in values]
+  fault = Fault(
     "A while loop on the active path cannot pass relevance back: its length "
     "is not known in advance.",
-    received=f"while at {jaxprs.source_line(eqn)} under {emission.rules.name}",
+    kind="while",
+    line=jaxprs.source_line(eqn),
     instead="jax.lax.scan, or fori_loop with constant bounds",
+  )
+  return [activated(value, operands).blamed(fault) for value in values]
+
+
+class _Inner:
+  """A program as a function of arrays, and the nodes of its results.
+
+  The results are known once it has been traced.
+  """
+
+  def __init__(
+    self, emission: Emission, program: jaxprs.Program, nodes: Sequence[Node]
+  ):
+    self._emission = emission.inside()
+    self._program = program
+    self._nodes = list(nodes)
+    self.results: list[Node] = []
+
+  def __call__(self, *values: Any) -> list[Any]:
+    nodes = map(Node.on, self._nodes, values)
+    out = self._emission.evaluate(self._emission, self._program, list(nodes))
+    self.results = [node.on(None) for node in out]
+    return [node.value for node in out]
+
+  def nodes(self, values: Sequence[Any]) -> list[Node]:
+    """The results' nodes on the values seen outside."""
+    return list(map(Node.on, self.results, values))
+
+
+@functools.lru_cache(maxsize=256)
+def _unit(
+  emission: Emission,
+  program: jaxprs.Program,
+  nodes: tuple[Node, ...],
+  name: str,
+  options: tuple[tuple[str, Any], ...],
+) -> Callable[..., list[Node]]:
+  """A jitted program under rules; the same for equal arguments."""
+  inner = _Inner(emission, program, nodes)
+
+  def run(*values: Any) -> list[Any]:
+    return inner(*values)
+
+  run.__name__ = run.__qualname__ = name
+  compiled = jax.jit(run, **dict(options))
+  return lambda *values: inner.nodes(compiled(*values))
+
+
+def _apart(node: Node) -> Node:
+  """A value that changes from round to round: its origin, and no constant."""
+  own = None if node.own is None else object()
+  origin = object() if node.active else None
+  return Node(
+    node.value, node.activity, origin, own, node.source, fault=node.fault
   )
 
 
-class _Remembered:
-  """Carries activities around a function that may only see arrays."""
+def _kind(node: Node) -> tuple[Activity, bool, bool]:
+  return node.activity, node.own is None, node.fault is None
 
-  def __init__(self, operands: Sequence[Node]):
-    self._operands = list(operands)
-    self._results: list[Node] = []
 
-  def wrap(self, values: Sequence[Any]) -> list[Node]:
-    """The operands' activities on the values seen inside."""
-    return [
-      Node(v, n.activity, n.origin, n.own, n.source)
-      for v, n in zip(values, self._operands)
-    ]
+def _joined(emission: Emission, nodes: Sequence[Node], how: str) -> Node:
+  """What is one of several nodes, nobody knows which."""
+  frozen = [node for node in nodes if node.frozen]
+  if any(node.active for node in nodes):
+    fault = emission.lost(frozen[0], how) if frozen else None
+    return activated(None, nodes).blamed(fault)
+  return merged(None, frozen) if frozen else inactive(None)
 
-  def unwrap(self, nodes: Sequence[Node]) -> list[Any]:
-    """Remembers the results' activities, gives their values."""
-    self._results = list(nodes)
-    return [node.value for node in nodes]
 
-  def nodes(self, values: Sequence[Any]) -> list[Node]:
-    """The remembered activities on the values seen outside."""
-    found = []
-    for value, node in zip(values, self._results):
-      if node.activity is Activity.INACTIVE:
-        found.append(inactive(value))
-      else:
-        origin = object() if node.active else None
-        found.append(Node(value, node.activity, origin, node.own, node.source))
-    return found
+def _chosen(
+  emission: Emission,
+  eqn: jaxprs.Equation,
+  index: Node,
+  nodes: Sequence[Node],
+  joined: Node,
+) -> Node:
+  """A joined node where the input itself chose among the nodes."""
+  if not index.frozen:
+    return joined
+  if not joined.active:
+    return merged(None, [index, joined])
+  constants = [n for n in nodes if n.activity is Activity.INACTIVE]
+  native = isinstance(emission.rule("cond"), rule_lib.Native)
+  if native or all(node.constant == 0 for node in constants):
+    return joined
+  return joined.blamed(emission.uncovered(eqn, "cond"))
 
 
 STRUCTURED: Mapping[str, Handler] = {
-  **dict.fromkeys(("jit", "pjit", "closed_call", "core_call"), call),
-  **dict.fromkeys(("custom_jvp_call", "custom_vjp_call"), call),
-  **dict.fromkeys(("custom_vjp_call_jaxpr", "custom_lin"), call),
+  **dict.fromkeys(("jit", "pjit"), jit),
+  **dict.fromkeys(("closed_call", "core_call", "composite"), call),
+  **dict.fromkeys(("custom_jvp_call", "custom_vjp_call"), custom),
   **dict.fromkeys(("remat2", "remat", "checkpoint"), remat),
   "scan": scan,
   "cond": cond,
   "while": while_loop,
+  "shard_map": shard_map,
 }

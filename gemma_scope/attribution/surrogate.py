@@ -30,6 +30,7 @@ def _same_value_jvp(primals, tangents):
 
 def stabilise(z: jax.Array, eps: float) -> jax.Array:
   """`z` moved away from zero by `eps`, its sign kept; +eps at zero."""
+  eps = max(eps, float(jnp.finfo(z.dtype).tiny))  # float16 has no 1e-9
   return z + jnp.where(z < 0, -eps, eps).astype(z.dtype)
 
 

@@ -7,9 +7,9 @@ operation again, with the same value and the derivative of its rule. The result
 is an ordinary JAX function: jit, vmap, grad, scan, remat and sharding compose
 with it, inside and outside.
 
-It is strict. An operation on the active path that is not linear and has no
-rule raises, with its name, its source line and a remedy; so does a factor held
-constant where it would make relevance vanish.
+It is strict. An operation between the input and the result that is not linear
+and has no rule raises, with its name, its source line and a remedy; so does a
+factor held constant where it would make relevance vanish.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,12 +17,21 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from gemma_scope.attribution import jaxprs
-from gemma_scope.attribution.activity import Activity, Node, fresh, inactive
+from gemma_scope.attribution.activity import (
+  Activity,
+  Node,
+  Source,
+  fresh,
+  inactive,
+)
 from gemma_scope.attribution.composites import RuleTable
-from gemma_scope.attribution.operations import HANDLERS, Emission
+from gemma_scope.attribution.emission import Emission
+from gemma_scope.attribution.operations import HANDLERS, UNIFORM, by_name
 from gemma_scope.attribution.structured import STRUCTURED
+from gemma_scope.errors import ConfigError
 
 
 def transform(
@@ -36,10 +45,10 @@ def transform(
   """Returns `f` with the derivatives that `rules` give its operations.
 
   Args:
-    f: Any JAX function.
+    f: Any JAX function of positional arguments.
     rules: A rule table, such as `composites.ATTN_LRP`.
-    argnums: The attributed arguments; products with the others are products
-      with weights.
+    argnums: The attributed arguments, the same as given to `jax.grad`;
+      products with the others are products with weights.
     has_aux: Whether `f` returns a pair whose second part is not attributed.
     strict: Whether a non-linear operation without a rule raises; if not, it
       keeps its derivative.
@@ -49,27 +58,29 @@ def transform(
 
   Raises:
     RuleError: When called, if relevance cannot be passed as the rules say.
+    ConfigError: When called, if an attributed argument is not there.
   """
   if rules.native and not rules.rules and not rules.scopes:
     return f
-  chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+  emission = Emission(rules, strict, evaluate)
 
   @functools.wraps(f)
   def transformed(*args: Any) -> Any:
-    flat = [jax.tree.leaves(arg) for arg in args]
+    chosen = _positions(argnums, len(args))
     program, out_tree = jaxprs.trace(f, args)
-    active = [i in chosen for i, leaves in enumerate(flat) for _ in leaves]
-    values = [leaf for leaves in flat for leaf in leaves]
-    variables = program.jaxpr.invars
+    flat = [
+      (i in chosen, jnp.asarray(leaf))
+      for i, arg in enumerate(args)
+      for leaf in jax.tree.leaves(arg)
+    ]
     nodes = [
       fresh(value) if on and jaxprs.is_differentiable(v) else inactive(value)
-      for value, on, v in zip(values, active, variables)
+      for (on, value), v in zip(flat, program.jaxpr.invars)
     ]
-    emission = Emission(rules, strict, evaluate)
     results = evaluate(emission, program, nodes)
     out = jax.tree.unflatten(out_tree, results)
     for node in jax.tree.leaves(out[0] if has_aux else out):
-      emission.require_not_lost(node, "reaches the result")
+      _raise_fault(emission, node)
     return jax.tree.map(lambda node: node.value, out)
 
   return transformed
@@ -80,19 +91,20 @@ def evaluate(
 ) -> list[Node]:
   """Emits a program on nodes and returns its results as nodes."""
   known: dict[Any, Node] = {}
-  known.update(zip(program.jaxpr.constvars, map(inactive, program.consts)))
+  for variable, value in zip(program.jaxpr.constvars, program.consts):
+    known[variable] = inactive(value, jaxprs.number(value))
   known.update(zip(program.jaxpr.invars, nodes))
 
   def read(atom: Any) -> Node:
-    return inactive(atom.val) if jaxprs.is_literal(atom) else known[atom]
+    if jaxprs.is_literal(atom):
+      return inactive(atom.val, jaxprs.number(atom.val))
+    return known[atom]
 
   for eqn in program.jaxpr.eqns:
     operands = [read(atom) for atom in eqn.invars]
     with jaxprs.place_of(eqn):
       results = emit(emission, eqn, operands)
-    for variable, node in zip(eqn.outvars, results):
-      real = jaxprs.is_differentiable(variable)
-      known[variable] = node if real else inactive(node.value)
+    known.update(zip(eqn.outvars, results))
   return [read(atom) for atom in program.jaxpr.outvars]
 
 
@@ -100,13 +112,55 @@ def emit(
   emission: Emission, eqn: jaxprs.Equation, operands: Sequence[Node]
 ) -> list[Node]:
   """Emits one equation by its rule."""
-  cut = not any(map(jaxprs.is_differentiable, eqn.outvars))
-  if cut or all(n.activity is Activity.INACTIVE for n in operands):
-    values = jaxprs.bind(eqn, [node.value for node in operands])
-    return [inactive(value) for value in values]
   name = eqn.primitive.name
-  if name in STRUCTURED:
-    return STRUCTURED[name](emission, eqn, operands)
-  if name in HANDLERS:
-    return HANDLERS[name](emission, eqn, operands)
-  return emission.unary_or_refuse(eqn, operands)
+  if all(node.activity is Activity.INACTIVE for node in operands):
+    values = jaxprs.bind(eqn, [node.value for node in operands])
+    kept = operands[0].constant if name in UNIFORM else None
+    return [inactive(value, kept) for value in values]
+  if not any(map(jaxprs.is_differentiable, eqn.outvars)):
+    values = jaxprs.bind(eqn, [node.value for node in operands])
+    return [_choice(emission, eqn, operands, value) for value in values]
+  handler = STRUCTURED.get(name) or HANDLERS.get(name) or by_name
+  line = jaxprs.source_line(eqn)
+  return [
+    node.located(line)
+    if jaxprs.is_differentiable(variable) or not node.active
+    else _choice(emission, eqn, operands, node.value)
+    for variable, node in zip(eqn.outvars, handler(emission, eqn, operands))
+  ]
+
+
+def _choice(
+  emission: Emission,
+  eqn: jaxprs.Equation,
+  operands: Sequence[Node],
+  value: Any,
+) -> Node:
+  """An index or a condition that depends on the input: no relevance passes."""
+  if emission.lenient:
+    return inactive(value)
+  made = [n.source for n in operands if n.source and n.source.choice]
+  name = str(eqn.params.get("name", eqn.primitive.name))
+  source = Source(name, jaxprs.source_line(eqn), choice=True)
+  return Node(value, Activity.FROZEN, source=made[0] if made else source)
+
+
+def _raise_fault(emission: Emission, node: Node) -> None:
+  """Raises if relevance of a result does not reach the input as it should."""
+  if not jnp.issubdtype(jnp.result_type(node.value), jnp.inexact):
+    return
+  fault = node.fault or emission.lost(node, "reaches the result")
+  if fault is not None:
+    raise emission.error(fault)
+
+
+def _positions(argnums: int | Sequence[int], count: int) -> set[int]:
+  """The attributed arguments, counted from the front."""
+  given = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+  if any(not -count <= i < count for i in given) or not given:
+    raise ConfigError(
+      "An attributed argument is not among the function's arguments.",
+      received=f"argnums={argnums!r} and {count} arguments",
+      instead="positions from 0, the same as given to jax.grad",
+    )
+  return {i % count for i in given}

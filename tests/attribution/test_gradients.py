@@ -208,6 +208,7 @@ def test_another_target_or_prompt_does_not_compile_again(double):
 
     run(" the capital", logit_difference(" Paris", " Rome"))
     before = function._cache_size()
+    assert before > 0
     run(" the capital", logit_difference(" John", " Mary"))
     run(" the city of", logit_difference(" gave", " a", position=1))
     assert function._cache_size() == before

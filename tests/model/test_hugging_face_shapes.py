@@ -29,6 +29,8 @@ SKETCHED = (
 # Relative error of any vector: the residual stream, and what is written.
 TIGHT, LOOSE = 1e-5, 5e-5
 STREAM = ("resid_mid", "resid_post", "attn_in", "mlp_in", "embed", "final_norm")
+# Worst bfloat16 errors that need no comparison.
+ALLOWED = {"resid_post": 0.05, "z": 0.10, "mlp_write": 0.25}
 FULL = (np.array([0, 1]), np.array([39, 26]))  # rows and positions
 LOGITS = (np.array([0, 0, 1, 1]), np.array([16, 39, 16, 26]))
 
@@ -111,9 +113,17 @@ def test_logits(goldens, shape_run, name):
   np.testing.assert_array_equal(best, goldens[f"{name}/argmax"])
 
 
-@pytest.mark.parametrize("size", ["1b", "27b"])
+@pytest.mark.parametrize(
+  "size",
+  [
+    size
+    if size in ("1b", "27b")
+    else pytest.param(size, marks=pytest.mark.slow)
+    for size in shapes.SHAPES
+  ],
+)
 def test_bfloat16_errs_no_more_than_hugging_face(shape_run, size):
-  """The deepest and the widest; of random weights, harsher than trained."""
+  """By default the deepest and the widest. Random weights are harsh."""
   text = (GOLDENS / "hugging_face_shapes_bf16.json").read_text()
   theirs = json.loads(text)[size]["sites"]
   exact, rounded = shape_run(size), shape_run(size, "bfloat16")
@@ -124,5 +134,6 @@ def test_bfloat16_errs_no_more_than_hugging_face(shape_run, size):
       for run in (exact, rounded)
     )
     error = np.linalg.norm(y - x, axis=-1) / np.linalg.norm(x, axis=-1)
-    assert np.median(error) < 1.2 * theirs[site]["median"], site
-    assert error.max() < 1.5 * theirs[site]["worst"], site
+    assert np.median(error) < 1.1 * theirs[site]["median"], site
+    worst = max(1.2 * theirs[site]["worst"], ALLOWED.get(site, 0))
+    assert error.max() < worst, site

@@ -74,10 +74,14 @@ def test_heads_share_their_key_value_head(config, tensors):
   def silence(value):
     return value * np.array([1, 0])[:, None]
 
-  edits = {Site("value", 3): silence}
-  z = oracle.oracle_forward(tensors, config, TOKENS, edits)[Site("z", 3)]
-  np.testing.assert_array_equal(z[:, :2], one[Site("z", 3)][:, :2])
+  edits = {Site("value", 3): silence, Site("key", 3): silence}
+  other = oracle.oracle_forward(tensors, config, TOKENS, edits)
+  z, before = other[Site("z", 3)], one[Site("z", 3)]
+  np.testing.assert_array_equal(z[:, :2], before[:, :2])
   assert (z[:, 2:] == 0).all()
+  pattern, before = other[Site("pattern", 3)], one[Site("pattern", 3)]
+  np.testing.assert_array_equal(pattern[:2], before[:2])
+  np.testing.assert_allclose(pattern[2:, 8, 5:9], 0.25)  # of equal scores
 
 
 def test_rope_turns_pairs_like_complex_numbers():
