@@ -20,7 +20,7 @@ from gemma_scope import axes
 from gemma_scope.activations.sampling import Sampling, choose
 from gemma_scope.activations.tokens import Input, TokenBatch, to_tokens
 from gemma_scope.display import table_html
-from gemma_scope.errors import ConfigError
+from gemma_scope.errors import ConfigError, TextError
 from gemma_scope.model import gemma
 from gemma_scope.model.chat import chat_ids, stop_ids
 from gemma_scope.model.context import Past
@@ -94,18 +94,18 @@ def generate(
     chat: Whether to wrap each text as a user's turn (-it models).
 
   Raises:
-    TextError: If the prompt cannot be used, or prompt and answer together
-      exceed the model's context.
-    ConfigError: If an option has no such value.
+    TextError: If the prompt cannot be used.
+    ConfigError: If an option has no such value, the model knows no turns, or
+      prompt and answer together exceed its context.
   """
-  if max_new_tokens < 1:
+  if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
     raise ConfigError(
-      "Generation needs room for at least one token.",
-      received=f"max_new_tokens={max_new_tokens}",
+      "Generation needs room for at least one token, a whole number.",
+      received=f"max_new_tokens={max_new_tokens!r}",
       instead="max_new_tokens=64",
     )
   batch = _prompts(lm, given, chat)
-  _check_length(lm, batch, max_new_tokens)
+  _check_rows(lm, batch, max_new_tokens)
   limits = Limits(
     slots=-(-max_new_tokens // NEW_BUCKET) * NEW_BUCKET,
     stop=stop_ids(lm.tokenizer),
@@ -260,12 +260,21 @@ def _cached_sites(num_layers: int) -> tuple[Site, ...]:
 def _prompts(lm: LanguageModel, given: Any, chat: bool) -> TokenBatch:
   if not chat:
     return to_tokens(lm, given)
+  lm.require_chat()
   texts = [given] if isinstance(given, str) else list(given)
   rows = [chat_ids(lm.tokenizer, text) for text in texts]
   return dataclasses.replace(to_tokens(lm, rows), exact=False)
 
 
-def _check_length(lm: LanguageModel, batch: TokenBatch, new: int) -> None:
+def _check_rows(lm: LanguageModel, batch: TokenBatch, new: int) -> None:
+  """Refuses what cannot be continued: packed rows, or too long ones."""
+  one = np.arange(batch.width) < batch.lengths[:, None]
+  if batch.lengths.min() == 0 or (batch.segment_ids != one).any():
+    raise TextError(
+      "Only rows of one sequence can be continued.",
+      received=f"segment ids {batch.segment_ids[0][:12].tolist()} …",
+      instead="each sequence in a row of its own, padding behind it",
+    )
   total = int(batch.lengths.max()) + new
   if total > lm.config.max_context:
     raise ConfigError(

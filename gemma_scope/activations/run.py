@@ -151,15 +151,18 @@ def columns_at(at: int | slice | None, width: int) -> np.ndarray:
   Raises:
     SiteError: If there is no such column.
   """
-  at = slice(None) if at is None else at
-  try:
-    return np.atleast_1d(np.arange(width)[at])
-  except IndexError as error:
+  chosen = np.zeros(0, int)
+  if at is None or isinstance(at, slice):
+    chosen = np.arange(width)[at or slice(None)]
+  elif isinstance(at, int | np.integer) and not isinstance(at, bool):
+    chosen = np.asarray([at] if -width <= at < width else [], int) % width
+  if not chosen.size:
     raise SiteError(
       "There is no token at this position.",
       received=f"position {at}",
-      instead=f"a position from {-width} to {width - 1}",
-    ) from error
+      instead=f"a position from {-width} to {width - 1}, or a slice of them",
+    )
+  return chosen
 
 
 def _trim(value: pz.nx.NamedArray, width: int) -> pz.nx.NamedArray:

@@ -120,7 +120,8 @@ def _rows(lm: LanguageModel, given: Input) -> tuple[list[Any], bool]:
   if isinstance(given, str):
     return [_encode(lm, given)], False
   if isinstance(given, pz.nx.NamedArray | pz.nx.NamedArrayView):
-    given = given.unwrap(axes.BATCH, axes.SEQ)
+    names = (axes.BATCH, axes.SEQ)
+    given = given.unwrap(*[n for n in names if n in given.named_shape])
   if isinstance(given, np.ndarray | jax.Array):
     return _array_rows(np.asarray(given)), True
   if isinstance(given, Sequence) and given:
@@ -183,17 +184,40 @@ def _segments(
   exact: bool,
 ) -> np.ndarray:
   if given is not None:
-    given = np.atleast_2d(np.asarray(given, np.int32))
-    if given.shape != ids.shape:
-      raise TextError(
-        "Segment ids must have the shape of the token ids.",
-        received=f"segment ids {given.shape}, token ids {ids.shape}",
-        instead="one segment number for each token, 0 for padding",
-      )
-    return given
+    return _checked_segments(given, ids.shape)
   columns = np.arange(ids.shape[1])[None, :]
   segments = (columns < np.asarray(lengths)[:, None]).astype(np.int32)
   if exact:
     later = np.flip(np.cumsum(np.flip(ids, 1), 1), 1)
     segments *= later > 0
   return segments
+
+
+def _checked_segments(given: Any, shape: tuple[int, ...]) -> np.ndarray:
+  """Segment ids as [batch, seq] int32.
+
+  Raises:
+    TextError: If they are no whole numbers from 0, have another shape, or a
+      sequence comes back after another has begun.
+  """
+  given = np.atleast_2d(np.asarray(given))
+  whole = np.issubdtype(given.dtype, np.integer) and (given >= 0).all()
+  if given.shape != shape or not whole or _comes_back(given):
+    raise TextError(
+      "Segment ids number the sequences of each row, one after the other.",
+      received=f"{given.dtype} of shape {given.shape} for tokens {shape}: "
+      f"{given[0][:12].tolist()} …",
+      instead="one whole number for each token, such as [1, 1, 2, 2, 0]; 0 is "
+      "padding",
+    )
+  return given.astype(np.int32)
+
+
+def _comes_back(segments: np.ndarray) -> bool:
+  """Whether any row returns to a sequence that it had left."""
+  for row in segments:
+    starts = row[np.flatnonzero(np.diff(row, prepend=-1))]
+    starts = starts[starts != 0]
+    if len(starts) != len(set(starts.tolist())):
+      return True
+  return False

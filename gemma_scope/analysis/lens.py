@@ -24,7 +24,8 @@ from gemma_scope.model.language_model import LanguageModel
 from gemma_scope.model.norms import rms_norm
 from gemma_scope.sites import Site, resolve
 
-ROWS_AT_ONCE = 64  # logits of 64 rows take 67 MB
+ROWS_AT_ONCE = 64  # their logits take 67 MB; a loop on the host, because
+# XLA runs the body of a compiled loop on one core of a CPU
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -147,11 +148,8 @@ def read_lens(
   rows = stack.reshape(-1, stack.shape[-1])
   if target_id is None:
     target_id = _predicted(lm, acts)
-  padded = jnp.pad(rows, ((0, -len(rows) % ROWS_AT_ONCE), (0, 0)))
-  out = read_rows(lm.model, padded, jnp.asarray(target_id))
-  top, top_probs, probs, ranks = (
-    np.asarray(a)[: len(rows)].reshape(stack.shape[:-1]) for a in out
-  )
+  out = _read_all(lm.model, rows, target_id)
+  top, top_probs, probs, ranks = (a.reshape(stack.shape[:-1]) for a in out)
   texts = [[lm.tokenizer.pieces(row) for row in layer] for layer in top]
   return Lens(
     sites,
@@ -166,27 +164,35 @@ def read_lens(
   )
 
 
+def _read_all(
+  model: Gemma, rows: jax.Array, target_id: int
+) -> list[np.ndarray]:
+  """`read_rows` on any number of rows, `ROWS_AT_ONCE` at a time."""
+  padded = jnp.pad(rows, ((0, -len(rows) % ROWS_AT_ONCE), (0, 0)))
+  parts = [
+    read_rows(model, padded[i : i + ROWS_AT_ONCE], jnp.asarray(target_id))
+    for i in range(0, len(padded), ROWS_AT_ONCE)
+  ]
+  return [np.concatenate(part)[: len(rows)] for part in zip(*parts)]
+
+
 @jax.jit
 def read_rows(
   model: Gemma, rows: Float[Array, "rows embedding"], target: Int[Array, ""]
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
   """Top token, its probability, the target's probability and rank, by row."""
   scale = model.final_norm.scale.data_array
-  table = model.table.data_array
-
-  def read(row: Float[Array, " embedding"]) -> tuple[jax.Array, ...]:
-    normed = rms_norm(row[None], scale, model.final_norm.eps)
-    logits = token_logits(normed, table)[0]
-    total = jax.nn.logsumexp(logits)
-    top, wanted = jnp.argmax(logits), logits[target]
-    return (
-      top,
-      jnp.exp(logits[top] - total),
-      jnp.exp(wanted - total),
-      jnp.sum(logits > wanted),
-    )
-
-  return jax.lax.map(read, rows, batch_size=ROWS_AT_ONCE)
+  normed = rms_norm(rows, scale, model.final_norm.eps)
+  logits = token_logits(normed, model.table.data_array)
+  total = jax.nn.logsumexp(logits, axis=-1)
+  top, wanted = jnp.argmax(logits, axis=-1), logits[:, target]
+  best = jnp.max(logits, axis=-1)
+  return (
+    top,
+    jnp.exp(best - total),
+    jnp.exp(wanted - total),
+    jnp.sum(logits > wanted[:, None], axis=-1),
+  )
 
 
 def _predicted(lm: LanguageModel, acts: Capture) -> int:
@@ -195,5 +201,4 @@ def _predicted(lm: LanguageModel, acts: Capture) -> int:
   end = int(acts.tokens.lengths[0]) - 1
   names = (axes.BATCH, axes.SEQ, axes.EMBEDDING)
   row = acts[last].unwrap(*names)[0, end][None]
-  padded = jnp.pad(row, ((0, ROWS_AT_ONCE - 1), (0, 0)))
-  return int(read_rows(lm.model, padded, jnp.asarray(0))[0][0])
+  return int(_read_all(lm.model, row, 0)[0][0])

@@ -163,17 +163,11 @@ def _relevance(rules: RuleTable, *, conserves: bool) -> Method:
 def _integrated_gradients(question: Question) -> Answer:
   q, o = question, question.options
   nodes = gradients.quadrature(o.quadrature, o.steps)
-  at_once = gradients.steps_at_once(q.rows, o.steps)
   value, values, expected = np.zeros(0), {}, {}
   for site in q.sites:
+    start = baseline_at(site, o.baseline, q.model, q.rows)
     top, bottom, relevance = gradients.integrated_gradients(
-      q.model,
-      q.rows,
-      q.target,
-      baseline_at(site, o.baseline, q.model, q.rows),
-      nodes,
-      site=site,
-      at_once=at_once,
+      q.model, q.rows, q.target, start, nodes, site
     )
     value = np.asarray(top)
     values[site], expected[site] = relevance, value - np.asarray(bottom)

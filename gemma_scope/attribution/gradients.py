@@ -18,7 +18,6 @@ from penzai import pz
 
 from gemma_scope.attribution.evaluate import (
   Rows,
-  Values,
   evaluate,
 )
 from gemma_scope.attribution.objectives import ResolvedTarget
@@ -32,53 +31,83 @@ STEP_TOKENS = 1024  # tokens of all integration steps that run side by side
 QUADRATURES = ("gauss_legendre", "midpoint", "trapezoid")
 
 
-@functools.partial(jax.jit, static_argnames=("site", "at_once"))
 def integrated_gradients(
   model: gemma.Gemma,
   rows: Rows,
   target: ResolvedTarget,
   baseline: Float[Array, "..."],
-  nodes: tuple[jax.Array, jax.Array],
-  *,
+  nodes: tuple[np.ndarray, np.ndarray],
   site: Site,
-  at_once: int,
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"], pz.nx.NamedArray]:
   """Integrated gradients at one site.
+
+  As many steps run side by side as fit in `STEP_TOKENS` tokens.
 
   Args:
     model: The model.
     rows: The prompts.
     target: What is explained.
     baseline: Value of the site where integration starts; broadcasts.
-    nodes: Points in (0, 1) and their weights (see `quadrature`).
+    nodes: Points in [0, 1] and their weights (see `quadrature`).
     site: The site.
-    at_once: Steps that run side by side.
 
   Returns:
     The target on the prompt, the target at the baseline, and the relevance.
   """
-  _, taps = evaluate(tap(model, [site]), rows, target, {})
-  value = taps[site]
-  difference = jax.tree.map(lambda x: x - baseline.astype(x.dtype), value)
+  top, bottom, difference = path_ends(model, rows, target, baseline, site)
+  points, weights = nodes
+  count = steps_at_once(rows, len(points))
+  extra = -len(points) % count  # points of weight zero: one program for all
+  points, weights = np.pad(points, (0, extra)), np.pad(weights, (0, extra))
+  total = None
+  for start in range(0, len(points), count):
+    some = slice(start, start + count)
+    part = path_gradient(
+      model, rows, target, difference, (points[some], weights[some]), site
+    )
+    total = part if total is None else jax.tree.map(jnp.add, total, part)
+  return top, bottom, jax.tree.map(value_x_gradient, difference, total)
+
+
+@functools.partial(jax.jit, static_argnames="site")
+def path_ends(
+  model: gemma.Gemma,
+  rows: Rows,
+  target: ResolvedTarget,
+  baseline: Float[Array, "..."],
+  site: Site,
+) -> tuple[Float[Array, " batch"], Float[Array, " batch"], pz.nx.NamedArray]:
+  """The target at both ends of the path, and the way between them."""
+  top, taps = evaluate(tap(model, [site]), rows, target, {})
+  difference = jax.tree.map(lambda x: x - baseline.astype(x.dtype), taps[site])
+  back = jax.tree.map(jnp.negative, difference)
+  bottom, _ = evaluate(offset(model, [site]), rows, target, {site: back})
+  return top, bottom, difference
+
+
+@functools.partial(jax.jit, static_argnames="site")
+def path_gradient(
+  model: gemma.Gemma,
+  rows: Rows,
+  target: ResolvedTarget,
+  difference: pz.nx.NamedArray,
+  nodes: tuple[jax.Array, jax.Array],
+  site: Site,
+) -> pz.nx.NamedArray:
+  """The weighted sum of the gradients at some points of the path, float32."""
   changed = offset(model, [site])
 
-  def at(a: jax.Array) -> dict[Site, pz.nx.NamedArray]:
-    return {
-      site: jax.tree.map(lambda d: (a - 1).astype(d.dtype) * d, difference)
-    }
+  def gradient(point: jax.Array) -> pz.nx.NamedArray:
+    moved = jax.tree.map(lambda d: (point - 1).astype(d.dtype) * d, difference)
+    return jax.grad(
+      lambda v: evaluate(changed, rows, target, {site: v})[0].sum()
+    )(moved)
 
-  def run(offsets: Values) -> jax.Array:
-    return evaluate(changed, rows, target, offsets)[0]
-
-  def weighted(node: tuple[jax.Array, jax.Array]) -> pz.nx.NamedArray:
-    a, weight = node
-    gradient = jax.grad(lambda o: run(o).sum())(at(a))[site]
-    return jax.tree.map(lambda g: weight * g.astype(jnp.float32), gradient)
-
-  ends = jax.vmap(lambda a: run(at(a)))(jnp.asarray([1.0, 0.0]))
-  steps = jax.lax.map(weighted, nodes, batch_size=at_once)
-  mean = jax.tree.map(lambda g: g.sum(axis=0), steps)
-  return ends[0], ends[1], jax.tree.map(value_x_gradient, difference, mean)
+  points, weights = nodes
+  gradients = jax.vmap(gradient)(points)
+  return jax.tree.map(
+    lambda g: jnp.tensordot(weights, g.astype(jnp.float32), axes=1), gradients
+  )
 
 
 def quadrature(name: str, steps: int) -> tuple[np.ndarray, np.ndarray]:

@@ -59,6 +59,15 @@ class LanguageModel:
     entry = catalog.find(self.name)
     return entry is not None and entry.variant == "it"
 
+  def require_chat(self) -> None:
+    """Raises ConfigError if the model was not trained on turns."""
+    if not self.is_chat:
+      raise ConfigError(
+        "This model was not trained on chat turns.",
+        received=f"chat with {self.name}",
+        instead="an instruction-tuned model (name ending in -it), or no chat",
+      )
+
   def replace(self, model: Gemma) -> "LanguageModel":
     """The same with another model, such as an edited one."""
     return dataclasses.replace(self, model=model)

@@ -8,6 +8,7 @@ import dataclasses
 
 from penzai import pz
 
+from gemma_scope.errors import SiteError
 from gemma_scope.model.context import Context
 from gemma_scope.model.site_layer import ActiveSite
 
@@ -58,4 +59,10 @@ class Offset(ActiveSite):
   ) -> pz.nx.NamedArray:
     """Returns the value of `inner` plus the offset."""
     value = self.inner(value, context=context, **side_inputs)
+    if self.name not in context.inputs:
+      raise SiteError(
+        "An offset was not given the array to add.",
+        received=f"a model with an Offset at {self.name}, run without one",
+        instead=f"inputs={{Site({self.name!r}, layer): array}}",
+      )
     return value + context.inputs[self.name]

@@ -217,12 +217,7 @@ def _prompt_ids(
         instead="chat=True (--chat) with an instruction-tuned model",
       )
     return np.asarray(lm.tokenizer.encode(prompt), np.int32)
-  if not lm.is_chat:
-    raise ConfigError(
-      "This model was not trained on chat turns.",
-      received=f"chat with {lm.name}",
-      instead="an instruction-tuned model (name ending in -it), or no chat",
-    )
+  lm.require_chat()
   messages = [{"role": "user", "content": prompt}]
   if system is not None:
     messages.insert(0, {"role": "system", "content": system})

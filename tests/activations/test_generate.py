@@ -11,11 +11,13 @@ from gemma_scope.activations import generate as generate_lib
 from gemma_scope.activations.generate import Generation, generate
 from gemma_scope.activations.run import forward
 from gemma_scope.activations.sampling import Sampling
+from gemma_scope.activations.tokens import to_tokens
 from gemma_scope.errors import ConfigError, TextError
 from gemma_scope.surgery import edit, tap
 from gemma_scope.testing.tiny import tiny_gemma
 
 NEW = 20
+CHAT_NAME = "gemma-3-270m-it"
 # Shorter than the window of 8, as long, and longer; BOS in front.
 _RNG = np.random.default_rng(0)
 PROMPTS = [[2, *_RNG.integers(4, 512, n).tolist()] for n in (2, 12, 7)]
@@ -122,7 +124,8 @@ def test_text_in_text_out(tiny_lm):
 def test_chat_wraps_what_the_user_says(tiny_lm):
   ids = [2, 105, *tiny_lm.tokenizer.encode("user\nHi", bos=False), 106, 107]
   ids += [105, *tiny_lm.tokenizer.encode("model\n", bos=False)]
-  found = generate(tiny_lm, "Hi", max_new_tokens=5, chat=True)
+  chat_lm = dataclasses.replace(tiny_lm, name=CHAT_NAME)
+  found = generate(chat_lm, "Hi", max_new_tokens=5, chat=True)
   assert found.ids == (uncached(tiny_lm.model, ids, 5),)
 
 
@@ -137,16 +140,25 @@ def test_prompts_of_one_bucket_share_a_program(tiny_lm, monkeypatch):
   monkeypatch.setattr(generate_lib, "decode", decode)
   for given in ("a", "abc", [2, 9, 5], PROMPTS[1]):
     generate(tiny_lm, given)
-  generate(tiny_lm, "abc", chat=True)
+  chat_lm = dataclasses.replace(tiny_lm, name=CHAT_NAME)
+  generate(chat_lm, "abc", chat=True)
   assert shapes == [(1, 16)] * 4 + [(1, 32)]
 
 
-def test_chat_with_a_base_model_is_refused_by_explain(tiny_lm):
-  with pytest.raises(ConfigError, match="not trained on chat turns"):
-    gs.explain(tiny_lm, "Hi", chat=True)
+def test_chat_with_a_base_model_is_refused(tiny_lm):
+  for ask in (gs.explain, generate):
+    with pytest.raises(ConfigError, match="not trained on chat turns"):
+      ask(tiny_lm, "Hi", chat=True)
 
 
-@pytest.mark.parametrize("new", [0, -3])
+@pytest.mark.parametrize("segments", [[1, 1, 2], [0, 1, 1]])
+def test_packed_rows_are_refused(tiny_lm, segments):
+  batch = to_tokens(tiny_lm, [2, 5, 6], segments)
+  with pytest.raises(TextError, match="rows of one sequence"):
+    generate(tiny_lm, batch)
+
+
+@pytest.mark.parametrize("new", [0, -3, 2.5])
 def test_room_for_no_token_is_refused(tiny_lm, new):
   with pytest.raises(ConfigError, match=f"max_new_tokens={new}"):
     generate(tiny_lm, PROMPTS, max_new_tokens=new)

@@ -163,11 +163,11 @@ def test_logits_at_some_columns(tiny_lm, tensors, at, columns):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("at", [4, -5, "last", 1.5])
+@pytest.mark.parametrize("at", [4, -5, "last", 1.5, True, slice(5, 5)])
 def test_there_are_no_logits_where_no_token_is(tiny_lm, at):
   with pytest.raises(SiteError, match="no token at this position") as error:
     capture(tiny_lm, [2, 9, 5, 7], ["logits"], logits_at=at)
-  assert error.value.instead == "a position from -4 to 3"
+  assert error.value.instead.startswith("a position from -4 to 3")
 
 
 @pytest.mark.parametrize(

@@ -141,5 +141,11 @@ def test_more_tokens_than_the_context_are_refused(tiny_lm):
 
 
 def test_segments_must_fit_the_tokens(tiny_lm):
-  with pytest.raises(TextError, match=r"segment ids \(1, 2\)"):
+  with pytest.raises(TextError, match=r"shape \(1, 2\) for tokens \(1, 3\)"):
     to_tokens(tiny_lm, [2, 9, 5], [1, 1])
+
+
+@pytest.mark.parametrize("segments", [[1, 2, 1], [1, -1, 2], [1.0, 1.5, 2.0]])
+def test_segments_follow_one_another(tiny_lm, segments):
+  with pytest.raises(TextError, match="one after the other"):
+    to_tokens(tiny_lm, [2, 9, 5], segments)

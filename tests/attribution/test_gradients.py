@@ -198,7 +198,7 @@ def test_another_target_or_prompt_does_not_compile_again(double):
   lm = double.lm
   methods = {
     "input_x_gradient": engine.relevance,
-    "integrated_gradients": gradients.integrated_gradients,
+    "integrated_gradients": gradients.path_gradient,
   }
   options = GradientOptions(steps=2, baseline="mean")
   for method, function in methods.items():
