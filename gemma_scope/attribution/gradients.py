@@ -58,7 +58,8 @@ def integrated_gradients(
   points, weights = nodes
   count = steps_at_once(rows, len(points))
   extra = -len(points) % count  # points of weight zero: one program for all
-  points, weights = np.pad(points, (0, extra)), np.pad(weights, (0, extra))
+  points = np.pad(points, (0, extra), mode="edge")  # a gradient at 0 may be inf
+  weights = np.pad(weights, (0, extra))
   total = None
   for start in range(0, len(points), count):
     some = slice(start, start + count)

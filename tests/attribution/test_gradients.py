@@ -194,6 +194,27 @@ def test_steps_at_once_changes_no_number(double, monkeypatch):
   np.testing.assert_allclose(run(), together, rtol=1e-4, atol=1e-6)
 
 
+def test_added_steps_have_no_weight_and_are_not_at_the_baseline(
+  double, monkeypatch
+):
+  """A gradient at zero overflows, and infinity times no weight is no number."""
+  seen, real = [], gradients.path_gradient
+
+  def spy(model, rows, target, difference, nodes, site):
+    seen.append(nodes)
+    return real(model, rows, target, difference, nodes, site)
+
+  monkeypatch.setattr(gradients, "path_gradient", spy)
+  monkeypatch.setattr(gradients, "STEP_TOKENS", 2 * len(double.ids))
+  options = GradientOptions(steps=5, baseline="zero")
+  attribute(double.lm, double.ids, logit(" Paris"), options=options)
+  points, weights = (np.concatenate(part) for part in zip(*seen))
+  expected = gradients.quadrature("gauss_legendre", 5)
+  np.testing.assert_array_equal(points[:5], expected[0])
+  np.testing.assert_array_equal(weights, [*expected[1], 0])
+  assert (points > 0).all()
+
+
 def test_another_target_or_prompt_does_not_compile_again(double):
   lm = double.lm
   methods = {
