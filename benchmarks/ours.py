@@ -68,7 +68,7 @@ def _attribute(method: str):
     lm = gs.load(MODEL)
     tokens = np.asarray(given["tokens"], np.int32)
     target = gs.attribution.logit(TARGET)
-    options = GradientOptions(steps=given.get("steps", 20))
+    options = GradientOptions(steps=given.get("steps", 20), baseline="zero")
 
     def call():
       # Attributions are NumPy arrays: there is nothing left to wait for.

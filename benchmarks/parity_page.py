@@ -153,11 +153,12 @@ def pooled(comparisons: Sequence[Comparison], site: str, field: str) -> float:
 
 def _head(report: Report) -> str:
   theirs = report.hugging_face
+  version, torch = theirs["transformers"], theirs["torch"]
   return f"""# Parity with Hugging Face
 
 How far every activation of `gemma_scope` is from the one that Hugging Face
-transformers {theirs["transformers"]} (PyTorch {theirs["torch"]}, eager
-attention, float32, CPU) computes from the same weights, read independently.
+transformers {version} (PyTorch {torch}, eager attention,
+float32, CPU) computes from the same weights, read independently.
 The error of a token is |ours - theirs| / |theirs| of its whole vector at that
 site; nothing is averaged away: the tables give the worst token of all layers,
 and where it is (`L17 t520` is layer 17, token 520 counted from 0; in batches
@@ -169,7 +170,12 @@ show what bfloat16 costs, not whether two libraries round alike."""
 def _verdict(report: Report) -> str:
   rows = [*_exact_rows(report), *_half_rows(report)]
   header = ["requirement (real weights)", "allowed", "found", ""]
-  return "## In short\n\n" + table(header, rows)
+  limits = ", ".join(f"`{site}` {limit}" for site, limit in BFLOAT16.items())
+  note = (
+    f"In bfloat16 the worst token may be off by {limits},\nor by {ALLOWANCE} "
+    "times Hugging Face's own bfloat16 error where that is larger."
+  )
+  return f"## In short\n\n{table(header, rows)}\n\n{note}"
 
 
 def _line(what: str, allowed: float, found: float, style: Callable) -> list:

@@ -92,6 +92,7 @@ ATTN_LRP = _table(
     CLIP: Stop(own=True),
     "abs": Native(),
     "reduce_max": Native(),
+    "reduce_min": Native(),
     "max": Native(),
     "min": Native(),
     PRODUCT: Half(),

@@ -24,7 +24,7 @@ from gemma_scope.attribution.objectives import ResolvedTarget
 from gemma_scope.errors import ConfigError
 from gemma_scope.model import gemma
 from gemma_scope.sites import Site
-from gemma_scope.surgery.select import offset, tap
+from gemma_scope.surgery.select import replace, tap
 
 STEP_TOKENS = 1024  # tokens of all integration steps that run side by side
 
@@ -54,7 +54,9 @@ def integrated_gradients(
   Returns:
     The target on the prompt, the target at the baseline, and the relevance.
   """
-  top, bottom, difference = path_ends(model, rows, target, baseline, site)
+  top, bottom, first, difference = path_ends(
+    model, rows, target, baseline, site
+  )
   points, weights = nodes
   count = steps_at_once(rows, len(points))
   extra = -len(points) % count  # points of weight zero: one program for all
@@ -64,7 +66,13 @@ def integrated_gradients(
   for start in range(0, len(points), count):
     some = slice(start, start + count)
     part = path_gradient(
-      model, rows, target, difference, (points[some], weights[some]), site
+      model,
+      rows,
+      target,
+      first,
+      difference,
+      (points[some], weights[some]),
+      site,
     )
     total = part if total is None else jax.tree.map(jnp.add, total, part)
   return top, bottom, jax.tree.map(value_x_gradient, difference, total)
@@ -77,13 +85,31 @@ def path_ends(
   target: ResolvedTarget,
   baseline: Float[Array, "..."],
   site: Site,
-) -> tuple[Float[Array, " batch"], Float[Array, " batch"], pz.nx.NamedArray]:
-  """The target at both ends of the path, and the way between them."""
-  top, taps = evaluate(tap(model, [site]), rows, target, {})
-  difference = jax.tree.map(lambda x: x - baseline.astype(x.dtype), taps[site])
-  back = jax.tree.map(jnp.negative, difference)
-  bottom, _ = evaluate(offset(model, [site]), rows, target, {site: back})
-  return top, bottom, difference
+) -> tuple[
+  Float[Array, " batch"],
+  Float[Array, " batch"],
+  pz.nx.NamedArray,
+  pz.nx.NamedArray,
+]:
+  """The target at both ends, the path's first point, and the way along it."""
+  names = site.info.axes
+  _, taps = evaluate(tap(model, [site]), rows, target, {})
+  value = taps[site].unwrap(*names)
+  start = jnp.broadcast_to(baseline.astype(value.dtype), value.shape)
+  both = jnp.concatenate([value, start])
+  ends, _ = evaluate(
+    replace(model, [site]),
+    repeated(rows, 2),
+    target,
+    {site: pz.nx.wrap(both, *names)},
+  )
+  top, bottom = jnp.split(ends, 2)
+  return (
+    top,
+    bottom,
+    pz.nx.wrap(start, *names),
+    pz.nx.wrap(value - start, *names),
+  )
 
 
 @functools.partial(jax.jit, static_argnames="site")
@@ -91,23 +117,36 @@ def path_gradient(
   model: gemma.Gemma,
   rows: Rows,
   target: ResolvedTarget,
+  start: pz.nx.NamedArray,
   difference: pz.nx.NamedArray,
   nodes: tuple[jax.Array, jax.Array],
   site: Site,
 ) -> pz.nx.NamedArray:
-  """The weighted sum of the gradients at some points of the path, float32."""
-  changed = offset(model, [site])
+  """The weighted sum of the gradients at some points of the path, float32.
 
-  def gradient(point: jax.Array) -> pz.nx.NamedArray:
-    moved = jax.tree.map(lambda d: (point - 1).astype(d.dtype) * d, difference)
-    return jax.grad(
-      lambda v: evaluate(changed, rows, target, {site: v})[0].sum()
-    )(moved)
-
+  The points become rows of one batch: the same as vmap, and faster, because
+  every product stays a plain matrix product.
+  """
   points, weights = nodes
-  gradients = jax.vmap(gradient)(points)
+  names, count = site.info.axes, points.shape[0]
+  step = difference.unwrap(*names)
+  share = points.astype(step.dtype).reshape(-1, *(1,) * step.ndim)
+  path = start.unwrap(*names)[None] + share * step[None]
+  path = pz.nx.wrap(path.reshape(-1, *step.shape[1:]), *names)
+  many = repeated(rows, count)
+  changed = replace(model, [site])
+  gradient = jax.grad(
+    lambda v: evaluate(changed, many, target, {site: v})[0].sum()
+  )(path)
+  by_point = gradient.unwrap(*names).reshape(count, *step.shape)
+  total = jnp.tensordot(weights, by_point.astype(jnp.float32), axes=1)
+  return pz.nx.wrap(total, *names)
+
+
+def repeated(rows: Rows, count: int) -> Rows:
+  """All prompts `count` times, one round after the other."""
   return jax.tree.map(
-    lambda g: jnp.tensordot(weights, g.astype(jnp.float32), axes=1), gradients
+    lambda a: jnp.tile(a, (count, *(1,) * (a.ndim - 1))), rows
   )
 
 

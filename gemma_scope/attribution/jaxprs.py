@@ -7,6 +7,7 @@ here alone.
 
 from collections.abc import Callable, Iterator, Sequence
 import contextlib
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -59,16 +60,22 @@ def current_scope() -> str:
   Transforms around them (`vmap(…)`, `jvp(…)`) are left out.
   """
   stack = source_info_util.current_name_stack().stack
-  names = (part.name for part in stack if hasattr(part, "wrap"))
-  return "/".join(names)
+  scopes = (part for part in stack if isinstance(part, source_info_util.Scope))
+  return "/".join(scope.name for scope in scopes)
+
+
+def without_scope() -> AbstractContextManager[Any]:
+  """Named scopes start anew, as in a program that is traced apart."""
+  return source_info_util.reset_name_stack()
 
 
 def number(value: Any) -> float | None:
   """A scalar constant of the program as a number; None for anything else."""
   if isinstance(value, jax.core.Tracer) or np.shape(value):
     return None
-  dtype = getattr(value, "dtype", np.result_type(type(value)))
-  return float(np.real(value)) if jnp.issubdtype(dtype, np.number) else None
+  if not jnp.issubdtype(jax.dtypes.result_type(value), np.number):
+    return None  # a truth value, or a key of random numbers
+  return float(np.asarray(value).real)
 
 
 def compilation_of(eqn: Equation) -> dict[str, Any]:

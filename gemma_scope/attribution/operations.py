@@ -151,10 +151,14 @@ def piecewise(
 def select(
   emission: Emission, eqn: jaxprs.Equation, operands: Sequence[Node]
 ) -> list[Node]:
-  """`select_n`: linear; a clip if the input chooses a constant for itself."""
+  """`select_n`: linear; a clip if the input chooses a constant for itself.
+
+  Not a clip are zero (as in relu) and infinity (as in a mask of scores).
+  """
   which, *cases = operands
   active = any(node.active for node in cases)
-  if which.frozen and active and _holds_constant(cases, (0.0,)):
+  harmless = (0.0, float("inf"), float("-inf"))
+  if which.frozen and active and _holds_constant(cases, harmless):
     return by_name(emission, eqn, operands, composites.CLIP)
   return linear(emission, eqn, operands)
 
@@ -189,7 +193,7 @@ def by_name(
     return [merged(v, operands, elementwise=elementwise) for v in values]
   fault = _first_lost(emission, real, "meets an active value")
   if isinstance(rule, rule_lib.Softmax) and name == "exp":
-    return [_awaiting(emission, eqn, values[0], active[0])]
+    return [_exponential(emission, eqn, values[0], active[0])]
   if isinstance(rule, rule_lib.Identity) and single and len(active) == 1:
     values = [rule.unary(active[0].value, values[0])]
   elif not isinstance(rule, rule_lib.Native):
@@ -267,10 +271,12 @@ def _stopped(
   )
 
 
-def _awaiting(
+def _exponential(
   emission: Emission, eqn: jaxprs.Equation, value: jax.Array, x: Node
 ) -> Node:
   """An exp, at fault until its own sum divides it."""
+  if emission.lenient:
+    return activated(value, [x])
   fault = dataclasses.replace(
     emission.uncovered(eqn, "exp"),
     what="The rule Softmax is for an `exp` that its own sum divides, and this "

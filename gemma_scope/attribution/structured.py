@@ -43,8 +43,10 @@ def custom(
     value, passing = operands
     result = same_value(value.value, passing.value)
     return [dataclasses.replace(passing, value=result, constant=None)]
-  ruled = any(emission.rules.find(n, "") for n in jaxprs.primitives(program))
-  if emission.lenient and not ruled:
+  path, names = emission.path(), jaxprs.primitives(program)
+  ruled = any(emission.rules.find(name, path) for name in names)
+  active = any(node.active for node in operands)
+  if emission.lenient and active and not ruled:
     values = jaxprs.bind(eqn, [node.value for node in operands])
     return [activated(value, operands) for value in values]
   return emission.evaluate(emission, program, operands)
@@ -83,7 +85,11 @@ def remat(
 def shard_map(
   emission: Emission, eqn: jaxprs.Equation, operands: Sequence[Node]
 ) -> list[Node]:
-  """A program for each part of a mesh stays one."""
+  """A program for each part of a mesh stays one.
+
+  Rules see what one part sees: of a matrix product whose sum a later `psum`
+  completes, each part is a product of its own.
+  """
   inner = _Inner(emission, jaxprs.inner_program(eqn), operands)
   p = eqn.params
   run = jax.shard_map(
@@ -105,29 +111,30 @@ def scan(
   first, last = p["num_consts"], p["num_consts"] + p["num_carry"]
   fixed, rows = operands[:first], renamed(operands[last:])
   values = [node.value for node in operands]
-  carried = [_apart(node) for node in operands[first:last]]
-  while True:
+
+  def rounds(carried: Sequence[Node]) -> tuple[_Inner, Callable[..., Any]]:
     inner = _Inner(emission, p["jaxpr"], [*fixed, *carried, *rows])
 
-    def body(carry: Any, row: Any, inner: _Inner = inner) -> tuple[Any, Any]:
+    def body(carry: Any, row: Any) -> tuple[Any, Any]:
       out = inner(*values[:first], *carry, *row)
       return out[: len(carry)], out[len(carry) :]
 
-    run = functools.partial(
-      jax.lax.scan,
-      body,
-      length=p["length"],
-      reverse=p["reverse"],
-      unroll=p["unroll"],
-    )
+    options = {name: p[name] for name in ("length", "reverse", "unroll")}
+    return inner, functools.partial(jax.lax.scan, body, **options)
+
+  start = carried = [_apart(node) for node in operands[first:last]]
+  while True:
+    inner, run = rounds(carried)
     jax.eval_shape(run, values[first:last], values[last:])
-    how = "is carried by a scan beside an active value"
-    after = [
-      _joined(emission, pair, how) for pair in zip(carried, inner.results)
-    ]
-    if list(map(_kind, after)) == list(map(_kind, carried)):
+    pairs = zip(carried, inner.results)
+    after = [_joined(emission, pair, "is carried by a scan") for pair in pairs]
+    if list(map(_kind, after)) != list(map(_kind, carried)):
+      # What was at fault may not be, now that more is known to be active.
+      carried = list(map(_with_fault_of, after, start))
+    elif [n.fault for n in after] != [n.fault for n in carried]:
+      carried = after
+    else:
       break
-    carried = after
   carry, stacked = run(values[first:last], values[last:])
   out = renamed(inner.nodes([*carry, *stacked]))
   return [*map(Node.on, after, carry), *out[len(carry) :]]
@@ -142,7 +149,7 @@ def cond(
   out = jax.lax.switch(index.value, branches, *[node.value for node in rest])
   results = []
   for value, *nodes in zip(out, *[b.results for b in branches]):
-    node = _joined(emission, nodes, "leaves a branch beside an active value")
+    node = _joined(emission, nodes, "leaves a branch")
     results.append(_chosen(emission, eqn, index, nodes, node).on(value))
   return results
 
@@ -181,8 +188,9 @@ class _Inner:
     self.results: list[Node] = []
 
   def __call__(self, *values: Any) -> list[Any]:
-    nodes = map(Node.on, self._nodes, values)
-    out = self._emission.evaluate(self._emission, self._program, list(nodes))
+    nodes = list(map(Node.on, self._nodes, values))
+    with jaxprs.without_scope():  # jit starts anew or not, scan always
+      out = self._emission.evaluate(self._emission, self._program, nodes)
     self.results = [node.on(None) for node in out]
     return [node.value for node in out]
 
@@ -219,8 +227,12 @@ def _apart(node: Node) -> Node:
   )
 
 
-def _kind(node: Node) -> tuple[Activity, bool, bool]:
-  return node.activity, node.own is None, node.fault is None
+def _kind(node: Node) -> tuple[Activity, bool]:
+  return node.activity, node.own is None
+
+
+def _with_fault_of(node: Node, other: Node) -> Node:
+  return dataclasses.replace(node, fault=other.fault)
 
 
 def _joined(emission: Emission, nodes: Sequence[Node], how: str) -> Node:

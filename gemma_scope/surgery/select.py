@@ -13,7 +13,7 @@ from gemma_scope.model.gemma import Gemma
 from gemma_scope.model.site_layer import ActiveSite, SiteLayer
 from gemma_scope.model.stack import Stack
 from gemma_scope.sites import Site, resolve
-from gemma_scope.surgery.taps import Offset, Tap
+from gemma_scope.surgery.taps import Offset, Replacement, Tap
 
 MakeLayer = Callable[[pz.nn.Layer, str, tuple[int, ...] | None], pz.nn.Layer]
 
@@ -26,6 +26,11 @@ def tap(model: Gemma, sites: Iterable[Site | str]) -> Gemma:
 def offset(model: Gemma, sites: Iterable[Site | str]) -> Gemma:
   """Returns a model that adds an input of its own at each of `sites`."""
   return wrap_sites(model, sites, Offset)
+
+
+def replace(model: Gemma, sites: Iterable[Site | str]) -> Gemma:
+  """Returns a model that takes the value at each of `sites` as an input."""
+  return wrap_sites(model, sites, Replacement)
 
 
 def wrap_sites(

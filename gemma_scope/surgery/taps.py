@@ -1,6 +1,6 @@
-"""Taps record what passes a site; offsets add to it.
+"""Taps record what passes a site; offsets and replacements change it.
 
-Both wrap the layer that stands there and act on some decoder layers only. An
+All wrap the layer that stands there and act on some decoder layers only. An
 offset of zero changes no value and has the gradient of the site.
 """
 
@@ -59,10 +59,46 @@ class Offset(ActiveSite):
   ) -> pz.nx.NamedArray:
     """Returns the value of `inner` plus the offset."""
     value = self.inner(value, context=context, **side_inputs)
-    if self.name not in context.inputs:
-      raise SiteError(
-        "An offset was not given the array to add.",
-        received=f"a model with an Offset at {self.name}, run without one",
-        instead=f"inputs={{Site({self.name!r}, layer): array}}",
-      )
-    return value + context.inputs[self.name]
+    return value + input_of(self, context)
+
+
+@pz.pytree_dataclass
+class Replacement(ActiveSite):
+  """Puts the input given for its site in the place of the value.
+
+  What leads to the value alone is then not computed.
+
+  Attributes:
+    inner: The layer that was here before.
+    name: The site's name.
+    layers: The decoder layers it acts on; None where the site has no layer.
+  """
+
+  inner: pz.nn.Layer
+  name: str = dataclasses.field(metadata={"pytree_node": False})
+  layers: tuple[int, ...] | None = dataclasses.field(
+    metadata={"pytree_node": False}
+  )
+
+  def __call__(
+    self, value: pz.nx.NamedArray, /, *, context: Context, **side_inputs
+  ) -> pz.nx.NamedArray:
+    """Returns the input, whatever `value` is."""
+    del value, side_inputs
+    return input_of(self, context)
+
+
+def input_of(site: ActiveSite, context: Context) -> pz.nx.NamedArray:
+  """The array given for a site.
+
+  Raises:
+    SiteError: If there is none.
+  """
+  if site.name in context.inputs:
+    return context.inputs[site.name]
+  kind = type(site).__name__
+  raise SiteError(
+    f"{kind} at a site was not given its array.",
+    received=f"a model with {kind} at {site.name}, run without an input there",
+    instead=f"inputs={{Site({site.name!r}, layer): array}}",
+  )

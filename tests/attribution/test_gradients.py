@@ -200,9 +200,9 @@ def test_added_steps_have_no_weight_and_are_not_at_the_baseline(
   """A gradient at zero overflows, and infinity times no weight is no number."""
   seen, real = [], gradients.path_gradient
 
-  def spy(model, rows, target, difference, nodes, site):
+  def spy(model, rows, target, start, way, nodes, site):
     seen.append(nodes)
-    return real(model, rows, target, difference, nodes, site)
+    return real(model, rows, target, start, way, nodes, site)
 
   monkeypatch.setattr(gradients, "path_gradient", spy)
   monkeypatch.setattr(gradients, "STEP_TOKENS", 2 * len(double.ids))

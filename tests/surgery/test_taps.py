@@ -6,12 +6,14 @@ import numpy as np
 from penzai import pz
 import pytest
 
+import gemma_scope as gs
+from gemma_scope.errors import SiteError
 from gemma_scope.model import gemma
 from gemma_scope.model.build import abstract_gemma, random_tensors
 from gemma_scope.model.convert import tensors_to_gemma
 from gemma_scope.model.placement import placement_of, places_of
 from gemma_scope.sites import SITES, Site
-from gemma_scope.surgery import offset, tap
+from gemma_scope.surgery import offset, replace, tap
 from gemma_scope.testing import oracle, programs
 from gemma_scope.testing.tiny import tiny_config, tiny_gemma
 
@@ -200,3 +202,30 @@ def test_taps_and_offsets_work_under_vmap(model):
   for i, amount in enumerate(amounts):
     one = jax.jit(run)(changed, {site: zero + amount})[1][after]
     np.testing.assert_allclose(rows[i], data(one, after), rtol=1e-4, atol=1e-4)
+
+
+def test_a_replacement_is_the_value_whatever_comes_in(tiny_lm):
+  site = Site("resid_post", 1)
+  clean = gs.capture(tiny_lm, "Mary and John", ["resid_post[1]", "z[3]"])
+  other = gs.capture(tiny_lm, "John and Mary", ["resid_post[1]", "z[3]"])
+  assert clean.tokens.ids.shape == other.tokens.ids.shape
+  changed = tap(replace(tiny_lm.model, [site]), ["z[3]"])
+  _, taps = gemma.run(
+    changed,
+    clean.tokens.ids,
+    clean.tokens.segment_ids,
+    {site: other["resid_post[1]"]},
+  )
+  found = np.asarray(taps[Site("z", 3)].data_array)
+  expected = np.asarray(other["z[3]"].data_array)
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+  assert np.abs(found - np.asarray(clean["z[3]"].data_array)).max() > 1e-2
+
+
+def test_an_edit_without_its_array_is_refused(tiny_lm):
+  with pytest.raises(SiteError, match="was not given its array"):
+    gemma.run(
+      replace(tiny_lm.model, ["z[3]"]),
+      np.asarray([[2, 5]]),
+      np.asarray([[1, 1]]),
+    )
