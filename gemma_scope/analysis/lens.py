@@ -103,8 +103,8 @@ def logit_lens(
       at the end of the first prompt.
     positions: Columns to read, an index or a slice; all by default.
   """
-  acts = capture(lm, given, (*sites, "resid_post[-1]"))
-  wanted = tuple(capture_sites(acts, sites, lm.config.num_layers))
+  wanted = stream_sites(sites, lm.config.num_layers)
+  acts = capture(lm, given, (*wanted, "resid_post[-1]"))
   columns = columns_at(positions, acts.tokens.width)
   target_id = None if target is None else lm.tokenizer.token_id(target)
   return read_lens(lm, acts, wanted, tuple(columns.tolist()), target_id)
@@ -115,8 +115,8 @@ def _head(pieces: tuple[str, ...], position: int) -> str:
   return pieces[position] if position < len(pieces) else "padding"
 
 
-def capture_sites(
-  acts: Capture, specs: Iterable[Site | str], num_layers: int
+def stream_sites(
+  specs: Iterable[Site | str], num_layers: int
 ) -> tuple[Site, ...]:
   """The sites that `specs` mean, checked to be as wide as the residual stream.
 
@@ -125,9 +125,10 @@ def capture_sites(
   """
   sites = resolve(specs, num_layers)
   for site in sites:
-    if axes.EMBEDDING not in acts[site].named_axes:
+    wide = axes.EMBEDDING in site.info.axes
+    if not wide or site.name == "final_norm":
       raise SiteError(
-        "The unembedding reads vectors of the residual stream's width only.",
+        "The lens norms and unembeds vectors of the residual stream only.",
         received=f"{site} with axes {', '.join(site.info.axes)}",
         instead="resid_pre, resid_mid, resid_post, or a *_write site",
       )

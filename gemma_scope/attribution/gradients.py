@@ -162,7 +162,7 @@ def quadrature(name: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
     ConfigError: If the name is unknown, or there are too few steps.
   """
   least = 2 if name == "trapezoid" else 1
-  if name not in QUADRATURES or steps < least:
+  if name not in QUADRATURES or steps < least or steps % 1:
     raise ConfigError(
       "Integrated gradients need a known quadrature and enough steps.",
       received=f"quadrature={name!r}, steps={steps}",

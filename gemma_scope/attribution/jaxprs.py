@@ -12,9 +12,14 @@ from typing import Any
 
 import jax
 from jax._src import sharding_impls, source_info_util
+from jax.core import Tracer
 from jax.extend import core
 import jax.numpy as jnp
 import numpy as np
+
+_UNSPECIFIED = type(
+  sharding_impls.UNSPECIFIED  # pyright: ignore[reportPrivateImportUsage]
+)
 
 Equation = Any
 Program = Any  # a ClosedJaxpr
@@ -71,21 +76,18 @@ def without_scope() -> AbstractContextManager[Any]:
 
 def number(value: Any) -> float | None:
   """A scalar constant of the program as a number; None for anything else."""
-  if isinstance(value, jax.core.Tracer) or np.shape(value):
+  if isinstance(value, Tracer) or np.shape(value):
     return None
   if not jnp.issubdtype(jax.dtypes.result_type(value), np.number):
     return None  # a truth value, or a key of random numbers
-  return float(np.asarray(value).real)
+  return float(np.real(np.asarray(value)).item())
 
 
 def compilation_of(eqn: Equation) -> dict[str, Any]:
   """What a jit equation asks of `jax.jit`: shardings, if it names any."""
 
   def given(shardings: Sequence[Any]) -> tuple[Any, ...] | None:
-    known = tuple(
-      None if isinstance(s, sharding_impls.UnspecifiedValue) else s
-      for s in shardings
-    )
+    known = tuple(None if isinstance(s, _UNSPECIFIED) else s for s in shardings)
     return known if any(s is not None for s in known) else None
 
   found = {

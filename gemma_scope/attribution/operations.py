@@ -321,6 +321,7 @@ _LINEAR = (
   *("add", "add_any", "sub", "neg", "transpose", "reshape", "squeeze"),
   *("broadcast_in_dim", "expand_dims", "slice", "dynamic_slice", "gather"),
   *("rev", "concatenate", "pad", "split", "tile", "dynamic_update_slice"),
+  *("stack", "unstack"),
   *("scatter", "scatter-add", "scatter-sub", "reduce_sum", "cumsum", "real"),
   *("imag", "complex", "conj", "reduce_window_sum", "psum", "psum_invariant"),
   *("all_gather", "all_gather_invariant", "reduce_scatter", "ppermute"),

@@ -75,7 +75,7 @@ def remat(
   emission: Emission, eqn: jaxprs.Equation, operands: Sequence[Node]
 ) -> list[Node]:
   """Rematerialised programs stay rematerialised."""
-  inner = _Inner(emission, jaxprs.inner_program(eqn), operands)
+  inner = _Inner(emission.inside(), jaxprs.inner_program(eqn), operands)
   run = jax.checkpoint(
     inner, prevent_cse=eqn.params["prevent_cse"], policy=eqn.params["policy"]
   )
@@ -90,7 +90,7 @@ def shard_map(
   Rules see what one part sees: of a matrix product whose sum a later `psum`
   completes, each part is a product of its own.
   """
-  inner = _Inner(emission, jaxprs.inner_program(eqn), operands)
+  inner = _Inner(emission.inside(), jaxprs.inner_program(eqn), operands)
   p = eqn.params
   run = jax.shard_map(
     inner,
@@ -107,13 +107,13 @@ def scan(
   emission: Emission, eqn: jaxprs.Equation, operands: Sequence[Node]
 ) -> list[Node]:
   """A scan; a carried value is what any round makes of it."""
-  p = eqn.params
+  p, around = eqn.params, emission.inside()
   first, last = p["num_consts"], p["num_consts"] + p["num_carry"]
   fixed, rows = operands[:first], renamed(operands[last:])
   values = [node.value for node in operands]
 
   def rounds(carried: Sequence[Node]) -> tuple[_Inner, Callable[..., Any]]:
-    inner = _Inner(emission, p["jaxpr"], [*fixed, *carried, *rows])
+    inner = _Inner(around, p["jaxpr"], [*fixed, *carried, *rows])
 
     def body(carry: Any, row: Any) -> tuple[Any, Any]:
       out = inner(*values[:first], *carry, *row)
@@ -145,7 +145,8 @@ def cond(
 ) -> list[Node]:
   """A choice of programs; a result is what any branch makes of it."""
   index, *rest = operands
-  branches = [_Inner(emission, p, rest) for p in eqn.params["branches"]]
+  around = emission.inside()
+  branches = [_Inner(around, p, rest) for p in eqn.params["branches"]]
   out = jax.lax.switch(index.value, branches, *[node.value for node in rest])
   results = []
   for value, *nodes in zip(out, *[b.results for b in branches]):
@@ -176,13 +177,14 @@ def while_loop(
 class _Inner:
   """A program as a function of arrays, and the nodes of its results.
 
-  The results are known once it has been traced.
+  It takes the emission of its inside. The results are known once it has been
+  traced.
   """
 
   def __init__(
     self, emission: Emission, program: jaxprs.Program, nodes: Sequence[Node]
   ):
-    self._emission = emission.inside()
+    self._emission = emission
     self._program = program
     self._nodes = list(nodes)
     self.results: list[Node] = []

@@ -156,27 +156,19 @@ def explain(
   grid = _lens_grid(lm, acts, target_id)
   tell("Splitting the logit among components")
   components = _components(lm, acts, objective)
-  attributions = []
-  for method in chosen:
-    tell(f"Attributing: {METHOD_TEXTS[method].title}")
-    attributions.append(_attribution(lm, batch, objective, method))
-  config = {
-    "prompt": prompt,
-    "target": target,
-    "against": against,
-    "chat": chat,
-    "system": system,
-    "methods": chosen,
-    "dtype": str(lm.dtype),
-    "seconds": round(time.perf_counter() - start, 2),
-  }
+  attributions = tuple(
+    _attribution(lm, batch, objective, method, tell) for method in chosen
+  )
+  config = dict(prompt=prompt, target=target, against=against, chat=chat)
+  config |= dict(system=system, methods=chosen, dtype=str(lm.dtype))
+  config["seconds"] = round(time.perf_counter() - start, 2)
   return Explanation(
     prompt=prompt,
     model=lm.title,
     target=_target_info(lm, logits, target_id, against_id, len(ids)),
     tokens=_tokens(lm, ids),
     predictions=_predictions(lm, logits),
-    attributions=tuple(attributions),
+    attributions=attributions,
     lens=grid,
     components=components,
     attention=_attention(lm, acts),
@@ -279,10 +271,15 @@ def _components(
 
 
 def _attribution(
-  lm: LanguageModel, batch: TokenBatch, objective: Target, method: str
+  lm: LanguageModel,
+  batch: TokenBatch,
+  objective: Target,
+  method: str,
+  tell: Progress,
 ) -> parts.TokenAttribution:
   start = time.perf_counter()
   text = METHOD_TEXTS[method]
+  tell(f"Attributing: {text.title}")
   result: Attribution = attribute(
     lm, batch, objective, method=method, options=text.options
   )

@@ -114,10 +114,19 @@ def test_it_shows_itself(lm):
   assert "resid_post[1]" in page
 
 
-@pytest.mark.parametrize("site", ["z[0]", "mlp_act[1]", "logits", "pattern[0]"])
+def test_sites_come_as_one_or_as_any_iterable(lm):
+  one = logit_lens(lm, TEXTS[0], sites="resid_post[:]")
+  many = logit_lens(lm, TEXTS[0], sites=(f"resid_post[{i}]" for i in (1, 0)))
+  assert one.sites == many.sites == resolve("resid_post[:]", 2)
+
+
+@pytest.mark.parametrize(
+  "site", ["z[0]", "mlp_act[1]", "logits", "pattern[0]", "final_norm"]
+)
 def test_other_widths_are_refused(lm, site):
   with pytest.raises(
-    errors.SiteError, match=r"width only(.|\n)*resid_post, or a \*_write"
+    errors.SiteError,
+    match=r"residual stream only(.|\n)*resid_post, or a \*_write",
   ):
     logit_lens(lm, TEXTS[0], sites=[site])
 
@@ -125,3 +134,8 @@ def test_other_widths_are_refused(lm, site):
 def test_a_target_of_two_tokens_is_refused(lm):
   with pytest.raises(errors.TextError, match="exactly one token; this is 2"):
     logit_lens(lm, TEXTS[0], target=" Paris Rome")
+
+
+def test_positions_outside_the_prompt_are_refused(lm):
+  with pytest.raises(errors.SiteError, match="no token at this position"):
+    logit_lens(lm, TEXTS[0], positions=slice(100, 200))

@@ -162,10 +162,12 @@ def test_integrated_gradients_are_captums(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("baseline", ["zero", "pad"])
 @every_prompt
 @every_objective
-def test_converged_integrated_gradients_are_captums(
-  real_lm, pad_baseline, prompt, objective
+def test_many_steps_are_captums(
+  real_lm, pad_baseline, prompt, objective, baseline
 ):
-  options = GradientOptions(200, "gauss_legendre", pad_baseline)
-  assert_is_captums(real_lm, prompt, objective, options, "pad")
+  start = "zero" if baseline == "zero" else pad_baseline
+  options = GradientOptions(200, "gauss_legendre", start)
+  assert_is_captums(real_lm, prompt, objective, options, baseline)

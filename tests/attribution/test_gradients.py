@@ -10,7 +10,7 @@ from gemma_scope.attribution import relevance as engine
 from gemma_scope.attribution.attribute import GradientOptions, attribute
 from gemma_scope.attribution.evaluate import to_rows
 from gemma_scope.attribution.objectives import logit, logit_difference
-from gemma_scope.sites import resolve
+from gemma_scope.sites import Site, resolve
 
 # Every kind of site: before, inside and behind the stack, attention and MLP.
 SITES = (
@@ -122,6 +122,31 @@ def test_integrated_gradients_are_a_loop_over_steps(
   np.testing.assert_allclose(result.target[0], top, rtol=1e-5)
 
 
+def test_points_near_the_baseline_are_exact(double):
+  """A point there must not be what rounding leaves of a difference."""
+  token = double.lm.tokenizer.token_id(" Paris")
+  points = np.asarray([2e-6, 5e-6], np.float32)
+  *_, found = gradients.integrated_gradients(
+    double.lm.model,
+    to_rows(to_tokens(double.lm, double.ids), -1),
+    logit(token).resolve(double.lm.tokenizer),
+    np.zeros((1, 1, 1), np.float32),
+    (points, np.ones(2, np.float32) / 2),
+    Site("embed"),
+  )
+
+  def slope(direction):
+    return np.mean(
+      [
+        double.slope({token: 1.0}, Site("embed"), direction * a, at=a) / a
+        for a in points.astype(float)
+      ]
+    )
+
+  found = np.asarray(found.unwrap("batch", "seq", "embedding"))[0]
+  assert_is_derivative(found, slope)
+
+
 def test_completeness_residual_shrinks_with_steps(double):
   def residual(steps):
     options = GradientOptions(steps, baseline="mean")
@@ -164,7 +189,7 @@ def test_trapezoid_has_both_ends_and_midpoint_neither():
 
 @pytest.mark.parametrize(
   ("name", "steps"),
-  [("simpson", 20), ("gauss_legendre", 0), ("trapezoid", 1)],
+  [("simpson", 20), ("gauss_legendre", 0), ("trapezoid", 1), ("midpoint", 2.5)],
 )
 def test_unusable_quadrature_is_refused(name, steps):
   with pytest.raises(
