@@ -9,7 +9,7 @@ together.
 from collections.abc import Mapping, Sequence
 import dataclasses
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -159,9 +159,8 @@ def explain(
   attributions = tuple(
     _attribution(lm, batch, objective, method, tell) for method in chosen
   )
-  config = dict(prompt=prompt, target=target, against=against, chat=chat)
-  config |= dict(system=system, methods=chosen, dtype=str(lm.dtype))
-  config["seconds"] = round(time.perf_counter() - start, 2)
+  config = {"prompt": prompt, "target": target, "against": against}
+  config |= {"chat": chat, "system": system, "methods": chosen}
   return Explanation(
     prompt=prompt,
     model=lm.title,
@@ -172,8 +171,15 @@ def explain(
     lens=grid,
     components=components,
     attention=_attention(lm, acts),
-    manifest=make_manifest(config, model=lm.name, source=lm.source).to_dict(),
+    manifest=_manifest(lm, config, time.perf_counter() - start),
   )
+
+
+def _manifest(
+  lm: LanguageModel, config: dict[str, Any], seconds: float
+) -> dict[str, Any]:
+  config = {**config, "dtype": str(lm.dtype), "seconds": round(seconds, 2)}
+  return make_manifest(config, model=lm.name, source=lm.source).to_dict()
 
 
 def _silent(stage: str, fraction: float | None = None) -> None:
