@@ -135,14 +135,12 @@ def explain(
     progress: Called with what is being done.
 
   Returns:
-    A value that displays itself in a notebook, as a page (`to_html`) and as
-    JSON (`to_dict`).
+    A value that displays itself: notebook, page (`to_html`), JSON (`to_dict`).
 
   Raises:
     GemmaScopeError: If the prompt, a token or an option cannot be used.
   """
-  tell = progress or _silent
-  start = time.perf_counter()
+  tell, start = progress or _silent, time.perf_counter()
   chosen = _check_methods(methods)
   ids = _prompt_ids(lm, prompt, chat, system)
   batch = TokenBatch(ids[None], np.ones_like(ids)[None], exact=False)
