@@ -108,6 +108,14 @@ def inner_program(eqn: Equation) -> Program:
   return core.ClosedJaxpr(inner, ())
 
 
+def scan_counts(eqn: Equation) -> tuple[int, int]:
+  """How many operands of a scan are constants, and how many are carried."""
+  if "num_consts" in eqn.params:
+    return eqn.params["num_consts"], eqn.params["num_carry"]
+  consts, carry, _ = eqn.params["ft_in"].unpack()  # JAX 0.12
+  return len(list(consts)), len(list(carry))
+
+
 def is_traced_from(program: Program, f: Callable[..., Any]) -> bool:
   """Whether a program was traced from the Python function `f`."""
   code = f.__code__

@@ -108,12 +108,14 @@ def scan(
 ) -> list[Node]:
   """A scan; a carried value is what any round makes of it."""
   p, around = eqn.params, emission.inside()
-  first, last = p["num_consts"], p["num_consts"] + p["num_carry"]
+  program = jaxprs.inner_program(eqn)
+  first, count = jaxprs.scan_counts(eqn)
+  last = first + count
   fixed, rows = operands[:first], renamed(operands[last:])
   values = [node.value for node in operands]
 
   def rounds(carried: Sequence[Node]) -> tuple[_Inner, Callable[..., Any]]:
-    inner = _Inner(around, p["jaxpr"], [*fixed, *carried, *rows])
+    inner = _Inner(around, program, [*fixed, *carried, *rows])
 
     def body(carry: Any, row: Any) -> tuple[Any, Any]:
       out = inner(*values[:first], *carry, *row)

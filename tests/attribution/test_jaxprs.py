@@ -168,3 +168,17 @@ def test_differentiable_are_real_and_complex_numbers():
   program, _ = jaxprs.trace(f, (X.astype(jnp.float32),))
   found = [jaxprs.is_differentiable(v) for v in program.jaxpr.outvars]
   assert found == [True, False, False, True]
+
+
+def test_operands_of_a_scan_are_counted():
+  def f(x, w):
+    def step(carry, row):
+      return (carry[0] * w + row, carry[1] + 1), row * w[0]
+
+    return jax.lax.scan(step, (X[0], 0), x)
+
+  eqn = equations(f, X, X[1])[-1]
+  assert eqn.primitive.name == "scan"
+  consts, carry = jaxprs.scan_counts(eqn)
+  assert carry == 2
+  assert len(eqn.invars) - consts - carry == 1
