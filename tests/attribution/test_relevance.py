@@ -15,7 +15,7 @@ from gemma_scope.attribution.evaluate import Rows, evaluate, to_rows
 from gemma_scope.attribution.objectives import ResolvedTarget
 from gemma_scope.attribution.relevance import relevance
 from gemma_scope.sites import Site, resolve
-from gemma_scope.testing.tiny import tiny_config, tiny_gemma
+from gemma_scope.testing.tiny import tiny_config
 from tests.attribution.checks import assert_same_bits
 from tests.goldens import sketch
 
@@ -55,10 +55,10 @@ def test_every_layers_residual_sums_to_the_target(seven, rules):
     np.testing.assert_allclose(total, value, rtol=2e-4, err_msg=str(site))
 
 
-@names([lrp.ATTN_LRP])
+@names([lrp.CP_LRP, lrp.ATTN_LRP])
 def test_a_scanned_stack_and_an_unrolled_one_agree(seven, rules):
   lm, rows = seven
-  flat = tiny_gemma(lm.config, scan=False)
+  flat = testing.tiny_gemma(lm.config, scan=False)
   sites = resolve(["embed", "query[2]", "z[5]", "mlp_act[6]"], 7)
   results = [relevance(m, rows, TARGET, sites, rules) for m in (lm.model, flat)]
   np.testing.assert_allclose(results[0][0], results[1][0], rtol=1e-5)

@@ -21,8 +21,6 @@ for every PROMPT of PROMPTS and START in "bos" and "bare":
     PROMPT/START/value      that logit
     PROMPT/START/relevance  [T] of the scaled embeddings, summed over the width
     PROMPT/START/sketch     [T, 9] of the [T, d_model] relevance, see sketch.py
-    PROMPT/START/noise      how far lxt is from itself on one thread: relative
-                            L2 of its relevance, from rounding alone
     manifest                versions, as JSON text
 """
 
@@ -85,18 +83,6 @@ def relevance(
   return target, float(logits[target].detach()), product
 
 
-def noise(
-  lm: torch.nn.Module, tokens: list[int], expected: np.ndarray
-) -> float:
-  """Relative L2 distance of token relevance on one thread."""
-  threads = torch.get_num_threads()
-  torch.set_num_threads(1)
-  _, _, product = relevance(lm, tokens)
-  torch.set_num_threads(threads)
-  difference = product.sum(-1, dtype=np.float64) - expected
-  return float(np.linalg.norm(difference) / np.linalg.norm(expected))
-
-
 def main() -> None:
   """Writes all goldens of this script."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -121,11 +107,9 @@ def main() -> None:
       total = product.sum(-1, dtype=np.float64)
       stored[f"{key}/relevance"] = total.astype(np.float32)
       stored[f"{key}/sketch"] = sketch.sketch(product)
-      stored[f"{key}/noise"] = np.float32(noise(lm, ids, total))
       full[key] = product
       piece = pieces.id_to_piece(target)
-      share = total.sum() / value
-      print(f"{key}: {piece!r} {value:.3f}, sum {share:+.3f}")
+      print(f"{key}: {piece!r} {value:.3f}, sum {total.sum() / value:+.3f}")
   np.savez_compressed(options.out / "lxt.npz", **stored)
   if options.full:
     np.savez(options.full / "lxt.npz", **full)
