@@ -12,6 +12,7 @@ go through later layers are not counted.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,10 @@ from gemma_scope.model.language_model import LanguageModel
 from gemma_scope.model.norms import inverse_rms
 from gemma_scope.sites import Site
 
-SITES = ("embed", "attn_write[:]", "mlp_write[:]", "attn_proj[:]", "z[:]")
+SITES = (
+  *("embed", "attn_write[:]", "mlp_write[:]", "attn_proj[:]", "z[:]"),
+  "resid_post[-1]",
+)
 _STREAM = (axes.BATCH, axes.SEQ, axes.EMBEDDING)
 
 
@@ -76,7 +80,10 @@ class DirectAttribution:
 
   @property
   def residual(self) -> np.ndarray:
-    """[batch] target minus the sum of the shares: rounding, if all is well."""
+    """[batch] target minus the sum of the shares.
+
+    It is rounding, unless surgery changed the stream between the writers.
+    """
     return self.total - np.asarray(self.values.data_array).sum(axis=0)
 
   def __repr__(self) -> str:
@@ -118,7 +125,9 @@ def split_target(
   for i in layers:
     writers += [Site("attn_write", i), Site("mlp_write", i)]
   written = jnp.stack([_at(acts[s].unwrap(*_STREAM), columns) for s in writers])
-  values, direction, total = _shares(lm.model, written, resolved)
+  last = Site("resid_post", lm.config.num_layers - 1)
+  stream = _at(acts[last].unwrap(*_STREAM), columns)
+  values, direction, total = _shares(lm.model, written, stream, resolved)
   names = (axes.BATCH, axes.SEQ, axes.HEADS, axes.PROJECTION)
   heads = [
     _head_shares(
@@ -138,10 +147,15 @@ def split_target(
   )
 
 
+# In full float32: accelerators would take bfloat16 or TF32 passes.
+_einsum = functools.partial(jnp.einsum, precision=jax.lax.Precision.HIGHEST)
+
+
 @jax.jit
 def _shares(
   model: Gemma,
   written: Float[Array, "component batch embedding"],
+  stream: Float[Array, "batch embedding"],
   target: ResolvedTarget,
 ) -> tuple[
   Float[Array, "component batch"],
@@ -149,13 +163,12 @@ def _shares(
   Float[Array, " batch"],
 ]:
   """Shares, the direction they are read along, and the target itself."""
-  written = written.astype(jnp.float32)
-  stream = written.sum(axis=0)
+  written, stream = (x.astype(jnp.float32) for x in (written, stream))
   gain = 1.0 + model.final_norm.scale.data_array.astype(jnp.float32)
   toward = target.direction(model.table.data_array) * gain
   direction = inverse_rms(stream, model.final_norm.eps) * toward[None]
-  values = jnp.einsum("cbd,bd->cb", written, direction)
-  return values, direction, jnp.einsum("bd,bd->b", stream, direction)
+  values = _einsum("cbd,bd->cb", written, direction)
+  return values, direction, _einsum("bd,bd->b", stream, direction)
 
 
 @jax.jit
@@ -168,11 +181,12 @@ def _head_shares(
 ) -> Float[Array, "heads batch"]:
   """Shares of one layer's heads, the norm behind the attention frozen."""
   arrays = block_arrays(block)
-  gain = 1.0 + arrays["post_attention_norm/scale"].data_array
+  scale = arrays["post_attention_norm/scale"].data_array
+  gain = 1.0 + scale.astype(jnp.float32)
   inverse = inverse_rms(projected, eps)
   toward = direction * inverse * gain[None]
   output = arrays["attn/attn_vec_einsum/w"].data_array
-  return jnp.einsum("bnh,nhd,bd->nb", z, output, toward)
+  return _einsum("bnh,nhd,bd->nb", z, output, toward)
 
 
 def _at(values: jax.Array, columns: jax.Array) -> jax.Array:

@@ -115,13 +115,7 @@ def attribute(
       received=f"method={method!r}",
       instead=" or ".join(f"method={name!r}" for name in near),
     )
-  sites = resolve(at, lm.config.num_layers)
-  if any(site.name == "logits" for site in sites):
-    raise SiteError(
-      "Logits are what is explained, not what explains.",
-      received="logits",
-      instead='"final_norm" or an earlier site',
-    )
+  sites = _checked_sites(at, lm.config.num_layers)
   if not isinstance(target, Target):
     target = logit(target)
   batch = to_tokens(lm, given)
@@ -140,6 +134,26 @@ def attribute(
     batch,
     batch.pieces(lm.tokenizer),
   )
+
+
+def _checked_sites(
+  at: Iterable[Site | str], num_layers: int
+) -> tuple[Site, ...]:
+  """The sites that `at` means, if there are any, and none the logits."""
+  sites = resolve(at, num_layers)
+  if not sites:
+    raise SiteError(
+      "There is no site to attribute to.",
+      received=f"at={at!r}",
+      instead='for example at=["embed"] or at=["resid_post[:]"]',
+    )
+  if any(site.name == "logits" for site in sites):
+    raise SiteError(
+      "Logits are what is explained, not what explains.",
+      received="logits",
+      instead='"final_norm" or an earlier site',
+    )
+  return sites
 
 
 def _relevance(rules: RuleTable, *, conserves: bool) -> Method:

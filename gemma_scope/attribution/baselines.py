@@ -14,8 +14,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from gemma_scope import axes
 from gemma_scope.attribution.evaluate import Rows
 from gemma_scope.errors import ConfigError
+from gemma_scope.model.config import GemmaConfig
 from gemma_scope.model.gemma import Gemma
 from gemma_scope.sites import Site
 
@@ -40,7 +42,7 @@ def baseline_at(
   if wanted is None:
     wanted = "mean" if site.name == "embed" else "zero"
   if not isinstance(wanted, str):
-    return jnp.asarray(wanted)
+    return _spread(jnp.asarray(wanted), site, model.config, rows)
   if wanted == "zero":
     return jnp.zeros((1,) * len(site.info.axes))
   if wanted in NAMES and site.name == "embed":
@@ -50,6 +52,43 @@ def baseline_at(
     received=f"baseline={wanted!r} at {site}",
     instead='"zero" or an array; at "embed" also "mean" and "pad"',
   )
+
+
+def _spread(
+  given: jax.Array, site: Site, config: GemmaConfig, rows: Rows
+) -> jax.Array:
+  """An array with the site's axes, padded behind the prompts as they are."""
+  width = rows.ids.shape[1]
+  longest = int((rows.segment_ids != 0).sum(axis=1).max())
+  sizes = {
+    axes.BATCH: rows.ids.shape[0],
+    axes.SEQ: width,
+    axes.KV_SEQ: width,
+    axes.EMBEDDING: config.d_model,
+    axes.HEADS: config.num_heads,
+    axes.KV_HEADS: config.num_kv_heads,
+    axes.PROJECTION: config.head_dim,
+    axes.NEURONS: config.d_ff,
+  }
+  names = site.info.axes
+  missing = len(names) - given.ndim
+  spread = given.reshape((1,) * missing + given.shape)
+  extra = [
+    width - longest if n in (axes.SEQ, axes.KV_SEQ) and size == longest else 0
+    for n, size in zip(names, spread.shape)
+  ]
+  fits = [
+    e + size in (1, sizes[n]) for e, n, size in zip(extra, names, spread.shape)
+  ]
+  if missing < 0 or not all(fits):
+    tokens = {axes.SEQ: longest, axes.KV_SEQ: longest}
+    shape = ", ".join(f"{n} {tokens.get(n, sizes[n])}" for n in names)
+    raise ConfigError(
+      "This array does not broadcast to the site.",
+      received=f"a baseline of shape {given.shape} at {site}",
+      instead=f"axes {shape}; any of them may be 1",
+    )
+  return jnp.pad(spread, [(0, e) for e in extra])
 
 
 @jax.jit

@@ -40,6 +40,12 @@ class Target:
       TextError: If a text is not exactly one token, or an id is unknown.
     """
     ids = [tokenizer.token_id(token) for token in self.tokens]
+    if len(set(ids)) < len(ids):
+      raise TextError(
+        "A target must not name a token twice.",
+        received=f"{self.tokens}, ids {ids}",
+        instead="different tokens, such as ' Paris' and ' Rome'",
+      )
     return ResolvedTarget(
       jnp.asarray(ids, jnp.int32), jnp.asarray(self.weights, jnp.float32)
     )

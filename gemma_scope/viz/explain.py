@@ -17,7 +17,7 @@ import numpy as np
 
 from gemma_scope import axes
 from gemma_scope.activations.run import Capture, capture
-from gemma_scope.activations.tokens import TokenBatch
+from gemma_scope.activations.tokens import TokenBatch, to_tokens
 from gemma_scope.analysis import direct, lens
 from gemma_scope.analysis import explanation as parts
 from gemma_scope.analysis.predict import top_tokens
@@ -143,7 +143,7 @@ def explain(
   tell, start = progress or _silent, time.perf_counter()
   chosen = _check_methods(methods)
   ids = _prompt_ids(lm, prompt, chat, system)
-  batch = TokenBatch(ids[None], np.ones_like(ids)[None], exact=False)
+  batch = dataclasses.replace(to_tokens(lm, ids), exact=False)
   tell("Running the model")
   acts = _capture(lm, batch)
   logits = np.asarray(acts["logits"].data_array)[0, -1]

@@ -15,6 +15,7 @@ from gemma_scope.attribution.objectives import logit, logit_difference
 from gemma_scope.model.build import random_tensors
 from gemma_scope.model.convert import tensors_to_gemma
 from gemma_scope.sites import Site
+from gemma_scope.surgery import edit
 from gemma_scope.testing.oracle import oracle_forward
 from gemma_scope.testing.tiny import tiny_config
 
@@ -111,6 +112,17 @@ def test_bfloat16_shares_add_up_to_the_logit_of_the_same_dtype(lm, tensors):
   token = lm.tokenizer.token_id(" Paris")
   expected = np.asarray(logits.data_array)[:, 0, token]
   np.testing.assert_allclose(result.total, expected, rtol=0.02, atol=0.02)
+
+
+def test_an_edit_of_the_stream_shows_in_the_residual(lm):
+  changed = lm.replace(edit(lm.model, "resid_post[0]", lambda x: 1.5 * x))
+  target = logit(" Paris", position=3)
+  result = direct_logit_attribution(changed, TEXTS, target)
+  logits = capture(changed, TEXTS, ["logits"], logits_at=3)["logits"]
+  token = lm.tokenizer.token_id(" Paris")
+  expected = np.asarray(logits.data_array)[:, 0, token]
+  np.testing.assert_allclose(result.total, expected, rtol=1e-5)
+  assert (np.abs(result.residual) > 1e-3).all()
 
 
 def test_it_splits_activations_that_are_already_there(lm):

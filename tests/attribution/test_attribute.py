@@ -112,6 +112,7 @@ def test_only_integration_promises_a_sum(double):
       r"no such attribution method.*\n.*\n.*method='integrated_gradients'",
     ),
     ({"method": "magic"}, errors.ConfigError, "received: method='magic'"),
+    ({"at": []}, errors.SiteError, "no site to attribute to"),
     ({"at": ["logits"]}, errors.SiteError, "what is explained, not what"),
     ({"at": ["resid_post[2]"]}, errors.SiteError, "The model has 2 layers"),
     ({"at": ["residual"]}, errors.SiteError, "received: residual"),
@@ -132,6 +133,11 @@ def test_only_integration_promises_a_sum(double):
       {"options": GradientOptions(baseline="mean"), "at": ["z[0]"]},
       errors.ConfigError,
       r"received: baseline='mean' at z\[0\]",
+    ),
+    (
+      {"options": GradientOptions(baseline=np.zeros((1, 5, 32)))},
+      errors.ConfigError,
+      "axes batch 1, seq 6, embedding 32",
     ),
     (
       {"options": GradientOptions(steps=0)},

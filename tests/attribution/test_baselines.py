@@ -42,7 +42,32 @@ def test_zero_and_arrays_at_any_site(tiny_lm, rows):
   z = Site("z", 1)
   assert not np.any(baseline_at(z, None, tiny_lm.model, rows))
   given = jnp.ones((1, 1, 1, 1))
-  assert baseline_at(z, given, tiny_lm.model, rows) is given
+  found = baseline_at(z, given, tiny_lm.model, rows)
+  np.testing.assert_array_equal(found, given)
+
+
+def test_arrays_span_the_columns_that_text_is_padded_with(tiny_lm):
+  batch = to_tokens(
+    tiny_lm, " the capital of France is"
+  )  # 6 tokens, 16 columns
+  rows = to_rows(batch, -1)
+  rng = np.random.default_rng(0)
+  pattern = rng.random((4, 6, 6))
+  found = baseline_at(Site("pattern", 1), pattern, tiny_lm.model, rows)
+  np.testing.assert_allclose(found[0, :, :6, :6], pattern, rtol=1e-6)
+  assert found.shape == (1, 4, 16, 16)
+  assert not np.asarray(found[..., 6:]).any()
+  vector = rng.random(32)
+  found = baseline_at(EMBED, vector, tiny_lm.model, rows)
+  np.testing.assert_allclose(found, vector[None, None], rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(31,), (1, 5, 32), (3, 1, 1), (1, 1, 1, 1)])
+def test_arrays_of_another_shape_are_refused(tiny_lm, rows, shape):
+  with pytest.raises(
+    ConfigError, match="axes batch 2, seq 4, embedding 32; any of them may be 1"
+  ):
+    baseline_at(EMBED, np.ones(shape), tiny_lm.model, rows)
 
 
 def test_mean_is_for_tokens(tiny_lm, rows):

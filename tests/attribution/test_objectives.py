@@ -60,6 +60,12 @@ def test_what_is_not_one_token_is_refused(tokenizer, token, match):
     logit(token).resolve(tokenizer)
 
 
+def test_a_text_and_its_id_are_one_token(tokenizer):
+  target = logit_difference(" Paris", tokenizer.token_id(" Paris"))
+  with pytest.raises(errors.TextError, match="must not name a token twice"):
+    target.resolve(tokenizer)
+
+
 @pytest.mark.parametrize("token", [" Paris", 9])
 def test_a_difference_needs_two_tokens(token):
   with pytest.raises(errors.TextError, match="two different tokens"):

@@ -228,6 +228,7 @@ def test_chat_wraps_the_prompt_as_a_turn(chat_lm):
   ("changes", "error", "match"),
   [
     ({"prompt": " \n"}, errors.TextError, "The prompt is empty"),
+    ({"prompt": " a" * 300}, errors.TextError, "received: 301 tokens"),
     ({"target": " Paris Rome"}, errors.TextError, "exactly one token"),
     ({"target": 9, "against": "xy"}, errors.TextError, "exactly one token"),
     ({"target": 9, "against": 9}, errors.TextError, "two different tokens"),
