@@ -23,10 +23,15 @@ from penzai import pz
 from gemma_scope import axes
 from gemma_scope.activations.run import Capture, capture
 from gemma_scope.activations.tokens import Input
-from gemma_scope.attribution.evaluate import to_rows
-from gemma_scope.attribution.objectives import ResolvedTarget, Target
+from gemma_scope.attribution.objectives import Target
+from gemma_scope.attribution.objectives.logits import (
+  LogitTarget,
+  ResolvedLogits,
+)
+from gemma_scope.attribution.objectives.protocol import same_count
+from gemma_scope.attribution.rows import to_rows
 from gemma_scope.display import table_html
-from gemma_scope.errors import SiteError
+from gemma_scope.errors import ConfigError, SiteError
 from gemma_scope.model.block import Block, block_arrays
 from gemma_scope.model.gemma import Gemma
 from gemma_scope.model.language_model import LanguageModel
@@ -108,7 +113,10 @@ def direct_logit_attribution(
   Args:
     lm: The model.
     given: Text, texts, or token ids.
-    target: What is split (see `attribution.objectives`).
+    target: What is split: `logit`, `logit_difference`, `weighted_logits`.
+
+  Raises:
+    ConfigError: If the target is not a sum of logits.
   """
   acts = capture(lm, given, SITES)
   return split_target(lm, acts, target)
@@ -118,8 +126,15 @@ def split_target(
   lm: LanguageModel, acts: Capture, target: Target
 ) -> DirectAttribution:
   """The same from activations that hold `SITES`."""
-  resolved = target.resolve(lm.tokenizer)
+  if not isinstance(target, LogitTarget):
+    raise ConfigError(
+      "Only logits split among the writers: they are linear in the stream.",
+      received=f"a {type(target).__name__}",
+      instead="logit, logit_difference or weighted_logits",
+    )
+  resolved = target.resolve(lm)
   columns = to_rows(acts.tokens, target.position).columns
+  same_count(resolved.rows, columns.shape[0])
   layers = range(lm.config.num_layers)
   writers = [Site("embed")]
   for i in layers:
@@ -156,7 +171,7 @@ def _shares(
   model: Gemma,
   written: Float[Array, "component batch embedding"],
   stream: Float[Array, "batch embedding"],
-  target: ResolvedTarget,
+  target: ResolvedLogits,
 ) -> tuple[
   Float[Array, "component batch"],
   Float[Array, "batch embedding"],
@@ -166,7 +181,7 @@ def _shares(
   written, stream = (x.astype(jnp.float32) for x in (written, stream))
   gain = 1.0 + model.final_norm.scale.data_array.astype(jnp.float32)
   toward = target.direction(model.table.data_array) * gain
-  direction = inverse_rms(stream, model.final_norm.eps) * toward[None]
+  direction = inverse_rms(stream, model.final_norm.eps) * toward
   values = _einsum("cbd,bd->cb", written, direction)
   return values, direction, _einsum("bd,bd->b", stream, direction)
 

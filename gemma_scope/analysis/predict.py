@@ -9,7 +9,7 @@ import numpy as np
 
 from gemma_scope.activations.run import capture
 from gemma_scope.activations.tokens import Input, to_tokens
-from gemma_scope.attribution.evaluate import to_rows
+from gemma_scope.attribution.rows import to_rows
 from gemma_scope.display import predictions_html
 from gemma_scope.model.language_model import LanguageModel
 from gemma_scope.model.tokenizer import Tokenizer

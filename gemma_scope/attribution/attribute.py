@@ -13,14 +13,15 @@ import numpy as np
 from penzai import pz
 
 from gemma_scope import axes
-from gemma_scope.activations.tokens import Input, to_tokens
+from gemma_scope.activations.tokens import Input
 from gemma_scope.attribution import composites, gradients
 from gemma_scope.attribution.baselines import baseline_at
 from gemma_scope.attribution.composites import RuleTable
-from gemma_scope.attribution.evaluate import Rows, Values, to_rows
+from gemma_scope.attribution.evaluate import ask
 from gemma_scope.attribution.objectives import ResolvedTarget, Target, logit
 from gemma_scope.attribution.relevance import relevance
 from gemma_scope.attribution.result import Attribution
+from gemma_scope.attribution.rows import Rows, Values
 from gemma_scope.errors import ConfigError, SiteError
 from gemma_scope.model.gemma import Gemma
 from gemma_scope.model.language_model import LanguageModel
@@ -118,9 +119,7 @@ def attribute(
   sites = _checked_sites(at, lm.config.num_layers)
   if not isinstance(target, Target):
     target = logit(target)
-  batch = to_tokens(lm, given)
-  rows = to_rows(batch, target.position)
-  resolved = target.resolve(lm.tokenizer)
+  batch, rows, resolved = ask(lm, given, target)
   question = Question(
     lm.model, rows, resolved, sites, options or GradientOptions()
   )
@@ -168,7 +167,8 @@ def _relevance(rules: RuleTable, *, conserves: bool) -> Method:
     q = question
     value, values = relevance(q.model, q.rows, q.target, q.sites, rules)
     value = np.asarray(value)
-    promise = value if conserves else np.full_like(value, np.nan)
+    adds_up = conserves and q.target.linear
+    promise = value if adds_up else np.full_like(value, np.nan)
     return Answer(value, values, {site: promise for site in q.sites})
 
   return method

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from gemma_scope import axes
-from gemma_scope.attribution.evaluate import Rows
+from gemma_scope.attribution.rows import Rows
 from gemma_scope.errors import ConfigError
 from gemma_scope.model.config import GemmaConfig
 from gemma_scope.model.gemma import Gemma

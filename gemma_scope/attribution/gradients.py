@@ -16,11 +16,9 @@ from jaxtyping import Array, Float
 import numpy as np
 from penzai import pz
 
-from gemma_scope.attribution.evaluate import (
-  Rows,
-  evaluate,
-)
+from gemma_scope.attribution.evaluate import evaluate
 from gemma_scope.attribution.objectives import ResolvedTarget
+from gemma_scope.attribution.rows import Rows
 from gemma_scope.errors import ConfigError
 from gemma_scope.model import gemma
 from gemma_scope.sites import Site
@@ -99,8 +97,7 @@ def path_ends(
   both = jnp.concatenate([value, start])
   ends, _ = evaluate(
     replace(model, [site]),
-    repeated(rows, 2),
-    target,
+    *repeated(rows, target, 2),
     {site: pz.nx.wrap(both, *names)},
   )
   top, bottom = jnp.split(ends, 2)
@@ -133,21 +130,22 @@ def path_gradient(
   share = points.astype(step.dtype).reshape(-1, *(1,) * step.ndim)
   path = start.unwrap(*names)[None] + share * step[None]
   path = pz.nx.wrap(path.reshape(-1, *step.shape[1:]), *names)
-  many = repeated(rows, count)
+  many, targets = repeated(rows, target, count)
   changed = replace(model, [site])
   gradient = jax.grad(
-    lambda v: evaluate(changed, many, target, {site: v})[0].sum()
+    lambda v: evaluate(changed, many, targets, {site: v})[0].sum()
   )(path)
   by_point = gradient.unwrap(*names).reshape(count, *step.shape)
   total = jnp.tensordot(weights, by_point.astype(jnp.float32), axes=1)
   return pz.nx.wrap(total, *names)
 
 
-def repeated(rows: Rows, count: int) -> Rows:
+def repeated(
+  rows: Rows, target: ResolvedTarget, count: int
+) -> tuple[Rows, ResolvedTarget]:
   """All prompts `count` times, one round after the other."""
-  return jax.tree.map(
-    lambda a: jnp.tile(a, (count, *(1,) * (a.ndim - 1))), rows
-  )
+  index = jnp.tile(jnp.arange(rows.ids.shape[0]), count)
+  return rows.take(index), target.take(index)
 
 
 def quadrature(name: str, steps: int) -> tuple[np.ndarray, np.ndarray]:

@@ -15,14 +15,10 @@ import jax
 from jaxtyping import Array, Float
 
 from gemma_scope.attribution.composites import RuleTable
-from gemma_scope.attribution.evaluate import (
-  Rows,
-  Values,
-  evaluate,
-  zero_offsets,
-)
+from gemma_scope.attribution.evaluate import evaluate, zero_offsets
 from gemma_scope.attribution.gradients import value_x_gradient
 from gemma_scope.attribution.objectives import ResolvedTarget
+from gemma_scope.attribution.rows import Rows, Values
 from gemma_scope.attribution.transform import transform
 from gemma_scope.model import gemma
 from gemma_scope.sites import Site

@@ -4,7 +4,7 @@ import pytest
 
 from gemma_scope.activations.tokens import to_tokens
 from gemma_scope.attribution.baselines import baseline_at
-from gemma_scope.attribution.evaluate import to_rows
+from gemma_scope.attribution.rows import to_rows
 from gemma_scope.errors import ConfigError
 from gemma_scope.sites import Site
 

@@ -18,7 +18,8 @@ import gemma_scope as gs
 from gemma_scope import axes
 from gemma_scope.activations.tokens import BUCKET, TokenBatch
 from gemma_scope.attribution.attribute import GradientOptions
-from gemma_scope.attribution.evaluate import evaluate, to_rows
+from gemma_scope.attribution.evaluate import evaluate
+from gemma_scope.attribution.rows import to_rows
 from gemma_scope.sites import Site
 from gemma_scope.surgery.select import offset
 from tests.goldens import sketch
@@ -110,7 +111,7 @@ def test_input_x_gradient_is_autograds(real_lm, prompt, objective):
 def test_gradient_vectors_are_autograds(real_lm, prompt):
   batch, objective = batch_of(prompt), "difference"
   rows = to_rows(batch, -1)
-  target = target_of(prompt, objective).resolve(real_lm.tokenizer)
+  target = target_of(prompt, objective).resolve(real_lm)
   site = Site("embed")
 
   @jax.jit

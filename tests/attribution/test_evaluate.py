@@ -5,45 +5,19 @@ import numpy as np
 from penzai import pz
 import pytest
 
-from gemma_scope import errors
-from gemma_scope.activations.tokens import BUCKET, to_tokens
-from gemma_scope.attribution.evaluate import evaluate, to_rows, zero_offsets
+from gemma_scope.activations.tokens import to_tokens
+from gemma_scope.attribution.evaluate import evaluate, zero_offsets
 from gemma_scope.attribution.objectives import logit
+from gemma_scope.attribution.rows import to_rows
 from gemma_scope.model.convert import tensors_to_gemma
 from gemma_scope.sites import Site
 from gemma_scope.surgery.select import offset, tap
-
-TEXTS = [" the capital of France is", " Mary"]  # 6 tokens and 2
-
-
-@pytest.mark.parametrize(
-  ("position", "columns"),
-  [(-1, [5, 1]), (-2, [4, 0]), (0, [0, 0]), (1, [1, 1])],
-)
-def test_a_position_counts_in_each_row(double, position, columns):
-  rows = to_rows(to_tokens(double.lm, TEXTS), position)
-  np.testing.assert_array_equal(rows.columns, columns)
-  assert rows.ids.shape == rows.segment_ids.shape == (2, BUCKET)
-  np.testing.assert_array_equal((rows.segment_ids != 0).sum(1), [6, 2])
-
-
-def test_ids_given_as_numbers_keep_their_shape(double):
-  rows = to_rows(to_tokens(double.lm, double.ids), -1)
-  np.testing.assert_array_equal(rows.ids, double.ids[None])
-
-
-@pytest.mark.parametrize("position", [2, -3, 99])
-def test_a_position_outside_any_row_is_refused(double, position):
-  with pytest.raises(
-    errors.TextError, match=rf"position {position}, prompts of \[6, 2\] tokens"
-  ):
-    to_rows(to_tokens(double.lm, TEXTS), position)
 
 
 def test_offsets_are_edits(double):
   sites = (Site("embed"), Site("z", 0), Site("final_norm"))
   token = double.lm.tokenizer.token_id(" Paris")
-  target = logit(token).resolve(double.lm.tokenizer)
+  target = logit(token).resolve(double.lm)
   rows = to_rows(to_tokens(double.lm, double.ids), 3)
   rng = np.random.default_rng(0)
   added = {s: rng.normal(0, 0.2, double.site(s).shape) for s in sites}
@@ -65,7 +39,7 @@ def test_zero_offsets_have_the_axes_and_dtype_of_their_sites(double, dtype):
   model = tensors_to_gemma(double.tensors, double.config, dtype)
   sites = (Site("embed"), Site("pattern", 1))
   rows = to_rows(to_tokens(double.lm, double.ids), -1)
-  target = logit(7).resolve(double.lm.tokenizer)
+  target = logit(7).resolve(double.lm)
   zeros = zero_offsets(tap(model, sites), rows, target, sites)
   assert set(zeros) == set(sites)
   assert dict(zeros[sites[0]].named_axes) == {

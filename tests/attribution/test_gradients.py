@@ -8,8 +8,8 @@ from gemma_scope.activations.tokens import to_tokens
 from gemma_scope.attribution import gradients
 from gemma_scope.attribution import relevance as engine
 from gemma_scope.attribution.attribute import GradientOptions, attribute
-from gemma_scope.attribution.evaluate import to_rows
 from gemma_scope.attribution.objectives import logit, logit_difference
+from gemma_scope.attribution.rows import to_rows
 from gemma_scope.sites import Site, resolve
 
 # Every kind of site: before, inside and behind the stack, attention and MLP.
@@ -129,7 +129,7 @@ def test_points_near_the_baseline_are_exact(double):
   *_, found = gradients.integrated_gradients(
     double.lm.model,
     to_rows(to_tokens(double.lm, double.ids), -1),
-    logit(token).resolve(double.lm.tokenizer),
+    logit(token).resolve(double.lm),
     np.zeros((1, 1, 1), np.float32),
     (points, np.ones(2, np.float32) / 2),
     Site("embed"),
