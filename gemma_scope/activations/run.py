@@ -92,6 +92,12 @@ def capture(
     TextError: If the input cannot be run.
   """
   wanted = resolve(sites, lm.config.num_layers)
+  if not wanted:
+    raise SiteError(
+      "There is no site to capture.",
+      received=f"sites={sites!r}",
+      instead='for example sites=["resid_post[:]"]',
+    )
   batch = to_tokens(lm, given, segment_ids)
   run = batch.to_bucket()
   tapped = stop_after(tap(lm.model, wanted), wanted)

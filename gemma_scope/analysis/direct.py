@@ -180,7 +180,7 @@ def _shares(
   """Shares, the direction they are read along, and the target itself."""
   written, stream = (x.astype(jnp.float32) for x in (written, stream))
   gain = 1.0 + model.final_norm.scale.data_array.astype(jnp.float32)
-  toward = target.direction(model.table.data_array) * gain
+  toward = target.direction(model.table.data_array) * gain[None]
   direction = inverse_rms(stream, model.final_norm.eps) * toward
   values = _einsum("cbd,bd->cb", written, direction)
   return values, direction, _einsum("bd,bd->b", stream, direction)

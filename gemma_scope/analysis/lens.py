@@ -24,6 +24,11 @@ from gemma_scope.model.language_model import LanguageModel
 from gemma_scope.model.norms import rms_norm
 from gemma_scope.sites import Site, resolve
 
+# The residual stream and what is added to it; `_in` sites are already normed.
+STREAM = (
+  *("embed", "resid_pre", "resid_mid", "resid_post"),
+  *("attn_write", "mlp_write"),
+)
 ROWS_AT_ONCE = 64  # their logits take 67 MB; a loop on the host, because
 # XLA runs the body of a compiled loop on one core of a CPU
 
@@ -118,15 +123,14 @@ def _head(pieces: tuple[str, ...], position: int) -> str:
 def stream_sites(
   specs: Iterable[Site | str], num_layers: int
 ) -> tuple[Site, ...]:
-  """The sites that `specs` mean, checked to be as wide as the residual stream.
+  """The sites that `specs` mean, checked to be vectors of the residual stream.
 
   Raises:
     SiteError: If one of them is not.
   """
   sites = resolve(specs, num_layers)
   for site in sites:
-    wide = axes.EMBEDDING in site.info.axes
-    if not wide or site.name == "final_norm":
+    if site.name not in STREAM:
       raise SiteError(
         "The lens norms and unembeds vectors of the residual stream only.",
         received=f"{site} with axes {', '.join(site.info.axes)}",

@@ -65,7 +65,6 @@ class Stack(pz.nn.Layer):
     Returns:
       The residual stream after the last layer run, and what taps recorded.
     """
-    x = x.order_as(axes.BATCH, axes.SEQ, axes.EMBEDDING)
     call = _Call(placement, past, inputs or {})
     scanned = len(self.period) * self.num_periods
     whole = min(self.stop, scanned) // max(len(self.period), 1)

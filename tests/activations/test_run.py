@@ -179,6 +179,7 @@ def test_there_are_no_logits_where_no_token_is(tiny_lm, at):
     (["resid_post"], "say which"),
     (["logits[0]"], "one logits in the model"),
     ([7], "string or a Site"),
+    ([], "There is no site to capture"),
   ],
 )
 def test_sites_that_are_not_there_are_refused(tiny_lm, sites, message):

@@ -121,9 +121,10 @@ def test_sites_come_as_one_or_as_any_iterable(lm):
 
 
 @pytest.mark.parametrize(
-  "site", ["z[0]", "mlp_act[1]", "logits", "pattern[0]", "final_norm"]
+  "site",
+  ["z[0]", "mlp_act[1]", "logits", "final_norm", "attn_in[0]", "mlp_in[1]"],
 )
-def test_other_widths_are_refused(lm, site):
+def test_what_is_not_in_the_stream_is_refused(lm, site):
   with pytest.raises(
     errors.SiteError,
     match=r"residual stream only(.|\n)*resid_post, or a \*_write",

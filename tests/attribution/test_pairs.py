@@ -9,7 +9,7 @@ from gemma_scope.attribution import logit_difference
 from gemma_scope.attribution.pairs import to_pairs
 
 CLEAN = [" the capital of France is", " Mary"]
-CORRUPT = [" the capital of Italy is", " John"]
+CORRUPT = [" the capital of Rome is", " John"]
 TARGET = logit_difference([7, 8], 9)
 
 
@@ -20,8 +20,9 @@ def test_pairs_share_columns_and_target(double):
   assert pairs.source.ids.shape == pairs.base.ids.shape == (2, BUCKET)
   swapped = pairs.swapped()
   np.testing.assert_array_equal(swapped.base.ids, pairs.source.ids)
-  some = pairs.take(np.asarray([1, 1, 0]))
-  np.testing.assert_array_equal(some.base.ids, pairs.base.ids[[1, 1, 0]])
+  index = np.asarray([1, 1, 0])
+  some = pairs.take(index)
+  np.testing.assert_array_equal(some.base.ids, pairs.base.ids[index])
   np.testing.assert_array_equal(some.target.ids[:, 0], [8, 8, 7])
 
 
