@@ -14,12 +14,24 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 TOKENS = ROOT / "tests" / "goldens" / "hugging_face_window.npz"
 
 HF, TL, CAPTUM = "hugging_face", "transformer_lens", "captum"
+GRADIENT = "value_and_grad"
+LOOP = "forward_loop"
 # Peer -> the module of its worker.
 PEERS = {
   HF: "benchmarks.peers.hf_hooks",
   TL: "benchmarks.peers.hooked_transformer",
   CAPTUM: "benchmarks.peers.captum_ig",
+  GRADIENT: "benchmarks.peers.value_and_grad",
+  LOOP: "benchmarks.peers.forward_loop",
 }
+OWN = (GRADIENT, LOOP)  # peers that run in our environment
+
+# "When Mary and John went to the store, John gave a drink to", and with Mary
+# in John's second place; " Mary" against " John".
+_CLEAN = [2, 4420, 8712, 532, 3415, 3939, 531, 506, 4762, 236764, 3415]
+_CLEAN += [5877, 496, 6092, 531]
+_CORRUPT = [8712 if i == 10 else token for i, token in enumerate(_CLEAN)]
+_ANSWERS = [8712, 3415]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +74,22 @@ def _rate(case: str, rows: int, length: int, **options: Any) -> Measurement:
   )
 
 
+def _patching(layers: range, positions: range) -> Measurement:
+  """Every (component, layer, position) of one pair; `work` is not tokens."""
+  return Measurement(
+    "patching",
+    (len(layers), len(positions)),
+    (LOOP, TL),
+    options={
+      "clean": _CLEAN,
+      "corrupt": _CORRUPT,
+      "answers": _ANSWERS,
+      "layers": list(layers),
+      "positions": list(positions),
+    },
+  )
+
+
 SUITES: dict[str, tuple[Measurement, ...]] = {
   "load": (
     Measurement("load", (1, 16), (HF,), fresh=True),
@@ -71,6 +99,10 @@ SUITES: dict[str, tuple[Measurement, ...]] = {
   "layer": (
     _rate("layer", 8, 128, layer=9),
     _rate("layer", 4, 512, layer=9),
+  ),
+  "relevance": (
+    Measurement("relevance", (1, 32), (GRADIENT,), tolerance=1e-6),
+    Measurement("relevance", (4, 128), (GRADIENT,), tolerance=1e-6),
   ),
   "gradient": (Measurement("input_x_gradient", (1, 32), (HF,)),),
   "integrated": (
@@ -83,6 +115,8 @@ SUITES: dict[str, tuple[Measurement, ...]] = {
       options={"steps": 20},
     ),
   ),
+  "patching": (_patching(range(18), range(15)),),
+  "patching_some": (_patching(range(4, 18, 6), range(9, 11)),),
   "generate": (
     Measurement(
       "generate", (1, 32), (HF,), "tokens/s", options={"new_tokens": 64}

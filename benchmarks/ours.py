@@ -7,6 +7,7 @@ from benchmarks.protocol import Case, limit_threads, serve
 
 MODEL = "gemma-3-270m"
 TARGET = 506  # " the"
+PATCHED = ("resid_pre", "attn_write", "mlp_write")
 
 
 def _load(_: Mapping[str, Any]) -> Case:
@@ -68,7 +69,9 @@ def _attribute(method: str):
     lm = gs.load(MODEL)
     tokens = np.asarray(given["tokens"], np.int32)
     target = gs.attribution.logit(TARGET)
-    options = GradientOptions(steps=given.get("steps", 20), baseline="zero")
+    options = None
+    if "steps" in given:
+      options = GradientOptions(steps=given["steps"], baseline="zero")
 
     def call():
       # Attributions are NumPy arrays: there is nothing left to wait for.
@@ -81,6 +84,52 @@ def _attribute(method: str):
     )
 
   return setup
+
+
+def _patching(given: Mapping[str, Any]) -> Case:
+  import numpy as np
+
+  import gemma_scope as gs
+
+  lm = gs.load(MODEL)
+  clean, corrupt = (
+    np.asarray(given[name], np.int32) for name in ("clean", "corrupt")
+  )
+  target = gs.attribution.logit_difference(*given["answers"])
+  layers = ",".join(map(str, given["layers"]))
+  at = [f"{name}[{layers}]" for name in PATCHED]
+
+  def call():
+    # Results are NumPy arrays: there is nothing left to wait for.
+    return gs.patch(
+      lm, clean, corrupt, target, at=at, positions=given["positions"]
+    )
+
+  def check(sweep) -> float:
+    return sum(float(np.abs(v.data_array).sum()) for v in sweep.values())
+
+  return Case(call, check)
+
+
+def _relevance(given: Mapping[str, Any]) -> Case:
+  import jax
+  import numpy as np
+
+  import gemma_scope as gs
+  from gemma_scope.attribution.evaluate import ask
+  from gemma_scope.attribution.relevance import relevance
+  from gemma_scope.sites import resolve
+
+  lm = gs.load(MODEL)
+  tokens = np.asarray(given["tokens"], np.int32)
+  _, rows, target = ask(lm, tokens, gs.attribution.logit(TARGET))
+  sites = resolve(["embed", "resid_post[:]"], lm.config.num_layers)
+
+  def call():
+    found = relevance(lm.model, rows, target, sites, gs.lrp.ATTN_LRP)
+    return jax.block_until_ready(found)
+
+  return Case(call, lambda found: float(found[0].sum()))
 
 
 def _generate(given: Mapping[str, Any]) -> Case:
@@ -104,8 +153,10 @@ CASES = {
   "first_logits": _first_logits,
   "capture": _capture(["resid_post[:]"]),
   "layer": _capture(["resid_post[{layer}]"]),
+  "relevance": _relevance,
   "input_x_gradient": _attribute("input_x_gradient"),
   "integrated_gradients": _attribute("integrated_gradients"),
+  "patching": _patching,
   "generate": _generate,
 }
 

@@ -20,7 +20,14 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.cases import PEERS, ROOT, SUITES, Measurement, arguments
+from benchmarks.cases import (
+  OWN,
+  PEERS,
+  ROOT,
+  SUITES,
+  Measurement,
+  arguments,
+)
 from benchmarks.worker import Worker
 
 OURS = "benchmarks.ours"
@@ -156,9 +163,7 @@ def parse() -> argparse.Namespace:
   parser.add_argument(
     "--peer", choices=list(PEERS), help="by default each case's first peer"
   )
-  parser.add_argument(
-    "--peer-python", required=True, help="the interpreter that has the peer"
-  )
+  parser.add_argument("--peer-python", help="the interpreter that has the peer")
   cache = pathlib.Path.home() / ".cache" / "gemma_scope_benchmarks"
   parser.add_argument(
     "--folder",
@@ -191,12 +196,17 @@ def chosen(options: argparse.Namespace) -> list[tuple[Measurement, str]]:
 def main() -> None:
   """Measures, prints the table and writes the results."""
   options = parse()
-  prepare_folder(options.peer_python, options.folder)
+  rows = chosen(options)
+  if any(peer not in OWN for _, peer in rows):
+    if options.peer_python is None:
+      raise SystemExit("--peer-python: the interpreter that has the peer")
+    prepare_folder(options.peer_python, options.folder)
   results = []
   print("case                       | ours, peak | peer, peak | peer/ours")
-  for row, peer in chosen(options):
+  for row, peer in rows:
+    python = sys.executable if peer in OWN else options.peer_python
     plan = Plan(
-      {"ours": sys.executable, "peer": options.peer_python},
+      {"ours": sys.executable, "peer": python},
       {"ours": OURS, "peer": PEERS[peer]},
       str(options.folder.resolve()),
       options.pairs,

@@ -67,7 +67,43 @@ def _layer(given: Mapping[str, Any]) -> Case:
   return _cached(given, range(layer, layer + 1), layer + 1)
 
 
-CASES = {"capture": _capture, "layer": _layer}
+def _patching(given: Mapping[str, Any]) -> Case:
+  """transformer_lens.patching over layers and positions, as a user calls it."""
+  import pandas as pd
+  import torch
+  from transformer_lens import patching
+
+  model = load(given["folder"])
+  clean, corrupt = (
+    torch.tensor([given[name]]) for name in ("clean", "corrupt")
+  )
+  yes, no = given["answers"]
+  cells = pd.DataFrame(
+    [(i, p) for i in given["layers"] for p in given["positions"]],
+    columns=["layer", "pos"],
+  )
+  names = ("resid_pre", "attn_out", "mlp_out")
+
+  def metric(logits):
+    return logits[0, -1, yes] - logits[0, -1, no]
+
+  def call():
+    with torch.inference_mode():
+      _, cache = model.run_with_cache(
+        clean, names_filter=lambda name: name.endswith(names)
+      )
+      return [
+        patching.generic_activation_patch(
+          *(model, corrupt, cache, metric, patching.layer_pos_patch_setter),
+          *(name, None, cells),
+        )
+        for name in names
+      ]
+
+  return Case(call, lambda found: sum(float(x.abs().sum()) for x in found))
+
+
+CASES = {"capture": _capture, "layer": _layer, "patching": _patching}
 
 if __name__ == "__main__":
   limit_threads()

@@ -105,6 +105,8 @@ class TokenAttribution:
     seconds: How long it took, compilation included.
     site: The address the scores were taken at.
     notes: What a reader must know, one sentence each (baseline, steps).
+    area: Between the curves of the target as tokens are taken away, least and
+      most relevant first, in logits; None where that was not measured.
   """
 
   method: str
@@ -115,6 +117,7 @@ class TokenAttribution:
   seconds: float | None = None
   site: str = "embed"
   notes: tuple[str, ...] = ()
+  area: float | None = None
 
   def __post_init__(self):
     _require_shape("scores", self.scores, (np.size(self.scores),))

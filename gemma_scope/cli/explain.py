@@ -6,15 +6,15 @@ and draws nothing itself.
 
 from collections.abc import Sequence
 import dataclasses
-import json
+import functools
 import pathlib
 from typing import Annotated
-import webbrowser
 
 import tyro
 
-from gemma_scope.cli import compiled, consoles, outputs, progress, prompts
-from gemma_scope.errors import ConfigError, TextError
+from gemma_scope.cli import compiled, consoles, progress, prompts, reports
+from gemma_scope.cli.reports import text_option
+from gemma_scope.errors import ConfigError
 from gemma_scope.weights import catalog
 
 # The one checkpoint that a Python package brings: no account, no hub.
@@ -48,47 +48,45 @@ Notes:
 """
 
 
-def _text(metavar: str):
-  """An option whose absence needs no "(default: None)" in the help."""
-  return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
-
-
 @dataclasses.dataclass(frozen=True)
 class Options:
   """The options of `explain`, as typed."""
 
-  prompt: Annotated[tyro.conf.Positional[tuple[str, ...]], _text("PROMPT")] = ()
+  prompt: Annotated[
+    tyro.conf.Positional[tuple[str, ...]], text_option("PROMPT")
+  ] = ()
   """The text to explain, in quotes; - reads it from standard input."""
 
-  prompt_file: Annotated[str | None, _text("FILE")] = None
+  prompt_file: Annotated[str | None, text_option("FILE")] = None
   """Read the prompt from a UTF-8 text file instead."""
 
   model: Annotated[str, tyro.conf.arg(metavar="NAME_OR_PATH")] = DEFAULT_MODEL
   """A published checkpoint, or a GGUF, safetensors or Orbax one on disk."""
 
-  target: Annotated[str | None, _text("TOKEN")] = None
+  target: Annotated[str | None, text_option("TOKEN")] = None
   """Explain the logit of this next token; by default the most likely one."""
 
-  against: Annotated[str | None, _text("TOKEN")] = None
+  against: Annotated[str | None, text_option("TOKEN")] = None
   """Explain by how much the target's logit exceeds this token's."""
 
   chat: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
   """Wrap the prompt as a user's turn, for instruction-tuned models."""
 
-  system: Annotated[str | None, _text("TEXT")] = None
+  system: Annotated[str | None, text_option("TEXT")] = None
   """Instructions in front of the user's turn; needs --chat."""
 
-  methods: Annotated[str | None, _text("NAME,…")] = None
+  methods: Annotated[str | None, text_option("NAME,…")] = None
   """Attribution methods, with commas between them; by default
   integrated_gradients,attn_lrp,input_x_gradient. Also cp_lrp, lrp_epsilon,
-  lrp_gamma."""
+  lrp_gamma, saliency, smoothgrad, expected_gradients, deeplift, occlusion,
+  leave_one_out."""
 
   out: Annotated[str, tyro.conf.arg(metavar="FILE")] = (
     "gemma-scope-explain.html"
   )
   """Where the report goes; an older one there is replaced."""
 
-  json: Annotated[str | None, _text("FILE")] = None
+  json: Annotated[str | None, text_option("FILE")] = None
   """Write the numbers as JSON too; - prints them instead of the summary."""
 
   open: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
@@ -122,20 +120,15 @@ def run(options: Options) -> None:
   """
   text = prompts.read_prompt(options.prompt, options.prompt_file)
   methods = _split_methods(options.methods)
-  page = outputs.check_destination(options.out, "--out")
-  data = None
-  if options.json not in (None, "-"):
-    data = outputs.check_destination(options.json, "--json")
-  messages = consoles.messages()
-  with progress.stages(messages) as report:
+  page, data = reports.destinations(options.out, options.json)
+  with progress.stages(consoles.messages()) as report:
     explanation = _explain(text, options, methods, report)
     report("Writing the report")
-    outputs.write_text(page, explanation.to_html())
-    if data is not None:
-      outputs.write_text(data, _to_json(explanation))
-  _show(explanation, options, page)
+    reports.write(explanation, page, data)
+  render = functools.partial(_render, explanation, page)
+  reports.show(explanation, page, render, as_json=options.json == "-")
   if options.open:
-    _open(page)
+    reports.open_page(page)
 
 
 def _explain(
@@ -150,13 +143,7 @@ def _explain(
 
   compiled.keep_compiled_programs()
   lm = gs.load(options.model, dtype=options.dtype, progress=report)
-  length = len(lm.tokenizer.encode(text))
-  if length > options.max_tokens:
-    raise TextError(
-      "The prompt is too long to explain.",
-      received=f"{length:,} tokens; --max-tokens is {options.max_tokens:,}",
-      instead="a shorter prompt, or a larger --max-tokens if memory allows",
-    )
+  reports.check_length(len(lm.tokenizer.encode(text)), options.max_tokens)
   return gs.explain(
     lm,
     text,
@@ -182,22 +169,8 @@ def _split_methods(names: str | None) -> tuple[str, ...] | None:
   return methods
 
 
-def _to_json(explanation) -> str:
-  return json.dumps(explanation.to_dict(), indent=2, allow_nan=False) + "\n"
-
-
-def _show(explanation, options: Options, page: pathlib.Path) -> None:
-  """Prints the summary, or the JSON where that was asked for."""
-  console = consoles.results()
-  if options.json == "-":
-    console.file.write(_to_json(explanation))
-    consoles.messages().print(f"Report: {page}", markup=False)
-    return
+def _render(explanation, page: pathlib.Path) -> None:
+  """Prints the summary."""
   from gemma_scope.viz import terminal
 
-  terminal.render(explanation, console, report=page)
-
-
-def _open(page: pathlib.Path) -> None:
-  if not webbrowser.open(page.as_uri()):
-    consoles.messages().print(f"No browser was found; open {page.as_uri()}")
+  terminal.render(explanation, consoles.results(), report=page)

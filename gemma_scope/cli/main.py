@@ -44,6 +44,16 @@ VERBS: Mapping[str, Verb] = {
     "Why does the model say this next? One prompt, one report.",
     'gemma-scope explain "The capital of France is"',
   ),
+  "steer": Verb(
+    "gemma_scope.cli.steer",
+    "What does the model write with a direction added to its activations?",
+    'gemma-scope steer "I am" --site "z[9]" --toward joy --away grief',
+  ),
+  "patch": Verb(
+    "gemma_scope.cli.patch",
+    "Which activations carry the difference between two prompts?",
+    'gemma-scope patch "The king and the" "The boy and the"',
+  ),
 }
 
 # What the machine, not the program, refuses: told in three parts too.

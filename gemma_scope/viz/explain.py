@@ -6,10 +6,10 @@ nothing itself: it asks `analysis` and `attribution` and puts the answers
 together.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import dataclasses
 import time
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,94 +21,19 @@ from gemma_scope.activations.tokens import TokenBatch, to_tokens
 from gemma_scope.analysis import direct, lens
 from gemma_scope.analysis import explanation as parts
 from gemma_scope.analysis.predict import top_tokens
-from gemma_scope.attribution.attribute import (
-  METHODS,
-  GradientOptions,
-  attribute,
-)
 from gemma_scope.attribution.objectives import Target, logit, logit_difference
-from gemma_scope.attribution.result import Attribution
 from gemma_scope.errors import ConfigError, TextError
 from gemma_scope.manifest import make_manifest
 from gemma_scope.model.chat import chat_ids
 from gemma_scope.model.language_model import LanguageModel
 from gemma_scope.sites import Site
+from gemma_scope.viz.attributions import Progress, attribute_prompt
 from gemma_scope.viz.explanation import Explanation
+from gemma_scope.viz.methods import DEFAULT_METHODS, METHOD_TEXTS
 
 LENS_COLUMNS = 128  # of longer prompts the lens reads the last ones
 PATTERN_TOKENS = 1024  # of longer prompts no patterns: 18 x 4 x T x T floats
 PREDICTIONS = 10
-
-
-class Progress(Protocol):
-  """Is told what is being done, and how much of it (0 to 1)."""
-
-  def __call__(self, stage: str, fraction: float | None = None) -> None:
-    """Tells a stage and its fraction done."""
-
-
-@dataclasses.dataclass(frozen=True)
-class MethodText:
-  """How a method is presented.
-
-  Attributes:
-    title: Its name as read.
-    description: What a score means, in one sentence.
-    options: Options it is run with.
-    notes: What a reader must know.
-  """
-
-  title: str
-  description: str
-  options: GradientOptions | None = None
-  notes: tuple[str, ...] = ()
-
-
-_LRP = ("LRP is reported to be patented technology, free for research.",)
-
-METHOD_TEXTS: Mapping[str, MethodText] = {
-  "integrated_gradients": MethodText(
-    "Integrated gradients",
-    "How much of the target each token adds on the way from an average token "
-    "to itself.",
-    GradientOptions(steps=32, baseline="mean"),
-    (
-      "32 Gauss-Legendre steps from the mean embedding of this prompt; BOS is "
-      "kept as it is.",
-    ),
-  ),
-  "attn_lrp": MethodText(
-    "AttnLRP",
-    "The target's relevance, passed back through every layer by the rules of "
-    "AttnLRP.",
-    notes=("Its softmax rule does not conserve: BOS absorbs the rest.", *_LRP),
-  ),
-  "input_x_gradient": MethodText(
-    "Input × gradient",
-    "The slope of the target along each token's embedding, times the "
-    "embedding.",
-    notes=("A local slope: it promises no sum.",),
-  ),
-  "cp_lrp": MethodText(
-    "CP-LRP",
-    "The target's relevance, passed back with attention patterns and norm "
-    "scales held constant.",
-    notes=_LRP,
-  ),
-  "lrp_epsilon": MethodText(
-    "LRP-epsilon",
-    "CP-LRP with the epsilon rule on every matrix product.",
-    notes=_LRP,
-  ),
-  "lrp_gamma": MethodText(
-    "LRP-gamma",
-    "CP-LRP with the gamma rule on every matrix product: evidence for the "
-    "target is favoured.",
-    notes=_LRP,
-  ),
-}
-
-DEFAULT_METHODS = ("integrated_gradients", "attn_lrp", "input_x_gradient")
 
 
 def explain(
@@ -154,8 +79,8 @@ def explain(
   grid = _lens_grid(lm, acts, target_id)
   tell("Splitting the logit among components")
   components = _components(lm, acts, objective)
-  attributions = tuple(
-    _attribution(lm, batch, objective, method, tell) for method in chosen
+  attributions, flow, random = attribute_prompt(
+    lm, batch, objective, chosen, tell
   )
   config = {"prompt": prompt, "target": target, "against": against}
   config |= {"chat": chat, "system": system, "methods": chosen}
@@ -166,6 +91,8 @@ def explain(
     tokens=_tokens(lm, ids),
     predictions=_predictions(lm, logits),
     attributions=attributions,
+    random_areas=random,
+    flow=flow,
     lens=grid,
     components=components,
     attention=_attention(lm, acts),
@@ -186,12 +113,12 @@ def _silent(stage: str, fraction: float | None = None) -> None:
 
 def _check_methods(methods: Sequence[str] | None) -> tuple[str, ...]:
   chosen = DEFAULT_METHODS if methods is None else tuple(methods)
-  unknown = [m for m in chosen if m not in METHODS]
+  unknown = [m for m in chosen if m not in METHOD_TEXTS]
   if unknown or not chosen:
     raise ConfigError(
       "There is no such attribution method.",
       received=", ".join(unknown) or "no method",
-      instead=f"any of {', '.join(METHODS)}",
+      instead=f"any of {', '.join(METHOD_TEXTS)}",
     )
   return chosen
 
@@ -271,31 +198,6 @@ def _components(
     values=np.asarray(split.values.data_array)[:, 0],
     total=float(split.total[0]),
     heads=np.asarray(split.heads.data_array)[:, :, 0],
-  )
-
-
-def _attribution(
-  lm: LanguageModel,
-  batch: TokenBatch,
-  objective: Target,
-  method: str,
-  tell: Progress,
-) -> parts.TokenAttribution:
-  start = time.perf_counter()
-  text = METHOD_TEXTS[method]
-  tell(f"Attributing: {text.title}")
-  result: Attribution = attribute(
-    lm, batch, objective, method=method, options=text.options
-  )
-  expected = float(result.expected[Site("embed")][0])
-  return parts.TokenAttribution(
-    method=method,
-    title=text.title,
-    description=text.description,
-    scores=np.asarray(result.per_token().data_array)[0],
-    total=None if np.isnan(expected) else expected,
-    seconds=time.perf_counter() - start,
-    notes=text.notes,
   )
 
 

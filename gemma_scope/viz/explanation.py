@@ -11,6 +11,7 @@ from typing import Any
 
 from gemma_scope import errors
 from gemma_scope.analysis import explanation as parts
+from gemma_scope.analysis.flow import RelevanceFlow
 from gemma_scope.viz import payload, report, wording
 
 _IFRAME_HEIGHT = 760  # pixels; the frame can be dragged larger
@@ -27,6 +28,8 @@ class Explanation:
     tokens: [seq] the prompt as the model sees it.
     predictions: The most probable next tokens, most probable first.
     attributions: One a method; the first one is quoted in the headline.
+    random_areas: The `area` of random orders of the tokens.
+    flow: Relevance by layer and token, heads and neurons, or None.
     lens: The logit lens, layer x position.
     components: Direct logit attribution.
     attention: Attention patterns, or None where they were not asked for.
@@ -39,6 +42,8 @@ class Explanation:
   tokens: tuple[parts.TokenInfo, ...]
   predictions: tuple[parts.Prediction, ...]
   attributions: tuple[parts.TokenAttribution, ...]
+  random_areas: tuple[float, ...]
+  flow: RelevanceFlow | None
   lens: parts.LensGrid
   components: parts.ComponentScores
   attention: parts.AttentionPatterns | None
@@ -54,6 +59,12 @@ class Explanation:
           f"{attribution.method} for {length} tokens",
           instead=f"scores of shape ({length},)",
         )
+    if self.flow is not None and self.flow.values.shape[1] != length:
+      raise errors.GemmaScopeError(
+        "a flow of relevance must cover every token of the prompt",
+        received=f"{self.flow.values.shape[1]} columns for {length} tokens",
+        instead=f"values of shape (sites, {length})",
+      )
     positions = [self.target.position, *self.lens.positions]
     if self.attention is not None:
       positions += self.attention.queries

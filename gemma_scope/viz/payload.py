@@ -16,6 +16,7 @@ import numpy as np
 
 from gemma_scope import display
 from gemma_scope.analysis import explanation as parts
+from gemma_scope.analysis.flow import RelevanceFlow
 
 if TYPE_CHECKING:
   from gemma_scope.viz.explanation import Explanation
@@ -108,6 +109,7 @@ def report_data(explanation: "Explanation") -> dict[str, Any]:
       {"title": a.title, "scores": to_plain(a.scores, 4)}
       for a in explanation.attributions
     ],
+    "flow": None if explanation.flow is None else _flow(explanation.flow),
     "lens": _lens(explanation.lens),
     "components": [
       {"label": label, **address(label), "value": to_plain(float(value), 5)}
@@ -119,6 +121,16 @@ def report_data(explanation: "Explanation") -> dict[str, Any]:
     "attention": (
       None if explanation.attention is None else pack(explanation.attention)
     ),
+  }
+
+
+def _flow(flow: RelevanceFlow) -> dict[str, Any]:
+  """What the heat map of relevance draws."""
+  return {
+    "labels": list(flow.labels),
+    "values": to_plain(flow.values, 4),
+    "sums": to_plain(flow.sums, 4),
+    "target": to_plain(flow.target),
   }
 
 

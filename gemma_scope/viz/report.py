@@ -1,26 +1,17 @@
-"""The explanation as one self-contained HTML page.
+"""The explanation as one self-contained HTML page (see `page`).
 
-The page asks the network for nothing and cannot: style, scripts and data are
-inside it, and its content security policy allows no other (the scripts by
-their hash). What can be read without scripts is written by the template; the
-grids and patterns are drawn by the scripts from data embedded as JSON. It
-computes no score.
+It computes no score.
 """
 
-import base64
-from collections.abc import Mapping
-import functools
-import hashlib
-import importlib.resources
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import jinja2
-import markupsafe
 import numpy as np
 
 from gemma_scope import display
 from gemma_scope.analysis import explanation as parts
-from gemma_scope.viz import payload, wording
+from gemma_scope.analysis.flow import RelevanceFlow
+from gemma_scope.viz import page, payload, wording
 
 if TYPE_CHECKING:
   from gemma_scope.viz.explanation import Explanation
@@ -28,62 +19,29 @@ if TYPE_CHECKING:
 _SCRIPTS = (
   "base.js",
   "tokens.js",
+  "flow.js",
   "lens.js",
   "components.js",
   "attention.js",
 )
-_STYLES = ("page.css", "parts.css")
+_STYLES = ("page.css", "parts.css", "heatmap.css")
 _LONG_PROMPT = 420  # characters; the head of the page shows only the end
 _STRONGEST = 12  # components listed under the chart
 
 
 def explanation_to_html(explanation: "Explanation") -> str:
   """Renders the page; a string that is written to a file as UTF-8."""
-  script = "\n".join(map(_asset, _SCRIPTS))
-  return _template().render(
-    e=explanation,
-    script=markupsafe.Markup(script),
-    script_hash=_content_hash(script),
-    style=markupsafe.Markup("\n".join(map(_asset, _STYLES))),
-    dark=markupsafe.Markup(_asset("dark.css")),
-    data=payload.report_data(explanation),
-    head=_head(explanation),
-    predictions=_prediction_rows(explanation),
-    strips=[_strip(explanation, a) for a in explanation.attributions],
-    components=_component_rows(explanation.components),
-    manifest=_flatten(payload.to_plain(explanation.manifest)),
-  )
-
-
-@functools.cache
-def _template() -> jinja2.Template:
-  environment = jinja2.Environment(
-    loader=jinja2.FunctionLoader(_asset),
-    autoescape=True,
-    undefined=jinja2.StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-  )
-  environment.filters["signed"] = display.signed
-  environment.filters["percent"] = display.percent
-  environment.filters["visible"] = display.visible
-  environment.filters["label"] = functools.partial(display.visible, spaces=True)
-  return environment.get_template("report.html.jinja")
-
-
-@functools.cache
-def _asset(name: str) -> str:
-  folder = importlib.resources.files("gemma_scope.viz") / "templates"
-  return (folder / name).read_text("utf-8")
-
-
-def _content_hash(script: str) -> str:
-  """The script as the content security policy names it.
-
-  The template puts a newline before and after the script.
-  """
-  digest = hashlib.sha256(f"\n{script}\n".encode()).digest()
-  return f"sha256-{base64.b64encode(digest).decode()}"
+  fields = {
+    "e": explanation,
+    "data": payload.report_data(explanation),
+    "head": _head(explanation),
+    "predictions": _prediction_rows(explanation),
+    "strips": [_strip(explanation, a) for a in explanation.attributions],
+    "flow": None if explanation.flow is None else _flow(explanation.flow),
+    "components": _component_rows(explanation.components),
+    "manifest": page.flatten(payload.to_plain(explanation.manifest)),
+  }
+  return page.render_page("report.html.jinja", _SCRIPTS, _STYLES, fields)
 
 
 def _head(explanation: "Explanation") -> dict[str, Any]:
@@ -155,6 +113,7 @@ def _strip(
     "chips": chips,
     "scale": f"{scale:.3g}",
     "sums": wording.completeness_sentence(attribution),
+    "area": wording.area_sentence(attribution, explanation.random_areas),
     "off": _misses(attribution),
   }
 
@@ -166,29 +125,46 @@ def _misses(attribution: parts.TokenAttribution) -> bool:
   return abs(attribution.residual) > 0.05 * max(abs(attribution.total), 1e-6)
 
 
-def _component_rows(components: parts.ComponentScores) -> list[dict[str, Any]]:
-  """The strongest components with the width of a bar on either side."""
-  largest = display.largest(components.values)
+def _flow(flow: RelevanceFlow) -> dict[str, Any]:
+  """The sentences and tables beside the map of relevance."""
+  order = np.argsort(-np.abs(flow.heads), axis=None)[:_STRONGEST]
+  places = [np.unravel_index(i, flow.heads.shape) for i in order]
+  heads = [
+    (f"z[{layer}] head {head}", float(flow.heads[layer, head]), None)
+    for layer, head in places
+  ]
+  neurons = [
+    (f"{n.label} neuron {n.index}", n.relevance, n.position)
+    for n in flow.neurons[:_STRONGEST]
+  ]
+  return {
+    "title": flow.title,
+    "sums": wording.flow_sentence(flow),
+    "rankings": [
+      ("Attention heads", _bars(heads)),
+      ("Neurons", _bars(neurons)),
+    ],
+  }
+
+
+def _bars(
+  rows: Sequence[tuple[str, float, int | None]],
+) -> list[dict[str, Any]]:
+  """Rows with the width of a bar on either side."""
+  largest = display.largest(np.asarray([value for _, value, _ in rows]))
   return [
     {
       "label": label,
       "value": value,
+      "position": position,
       "width": f"{50 * abs(value) / largest:.2f}",
       "negative": value < 0,
     }
-    for label, value in wording.strongest_components(components, _STRONGEST)
+    for label, value, position in rows
   ]
 
 
-def _flatten(value: Any, path: str = "") -> list[tuple[str, str]]:
-  """Nested JSON as (dotted path, text) rows."""
-  if isinstance(value, Mapping) and value:
-    return [
-      row
-      for key, inner in value.items()
-      for row in _flatten(inner, f"{path}.{key}" if path else str(key))
-    ]
-  if isinstance(value, list):
-    value = ", ".join(map(str, value))
-  empty = value is None or value in ("", {})
-  return [(path, "none" if empty else display.visible(str(value)))]
+def _component_rows(components: parts.ComponentScores) -> list[dict[str, Any]]:
+  """The strongest components."""
+  strongest = wording.strongest_components(components, _STRONGEST)
+  return _bars([(label, value, None) for label, value in strongest])

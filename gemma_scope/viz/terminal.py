@@ -11,7 +11,6 @@ import os
 from typing import TYPE_CHECKING
 
 import numpy as np
-from rich import box
 from rich import console as rich_console
 from rich import table as rich_table
 from rich import text as rich_text
@@ -19,14 +18,13 @@ from rich import text as rich_text
 from gemma_scope import display
 from gemma_scope.analysis import explanation as parts
 from gemma_scope.viz import wording
+from gemma_scope.viz.terminal_parts import WIDE, bar, grid, plain, rgb
 
 if TYPE_CHECKING:
   from gemma_scope.viz.explanation import Explanation
 
 _GREY = (112, 112, 112)
 _FAINT = 0.08  # of the largest score: below, a token stays uncoloured
-_WIDE = 56  # columns; narrower terminals get no bars
-_BAR = 24  # columns of the longest bar
 _WHOLE = 240  # tokens; of longer prompts only the end is written out
 _END = 120  # tokens of the end of a long prompt
 _COMPONENTS = 6
@@ -46,42 +44,31 @@ def render(
     console: Where to; its width and colours are respected.
     report: Where the whole report was written, to be named at the end.
   """
-  console.print(_plain(wording.prediction_sentence(explanation), "bold"))
-  console.print(_plain(wording.question_sentence(explanation.target)))
+  console.print(plain(wording.prediction_sentence(explanation), "bold"))
+  console.print(plain(wording.question_sentence(explanation.target)))
   console.print()
   console.print(_predictions(explanation, console))
   for attribution in explanation.attributions:
     console.print()
     _attribution(explanation, attribution, console)
   console.print()
-  console.print(_plain("Strongest components (direct contribution)", "bold"))
+  console.print(plain("Strongest components (direct contribution)", "bold"))
   console.print(_components(explanation.components, console))
   if report is not None:
     console.print()
     path = display.visible(os.fspath(report))
-    console.print(_plain(f"Report: {path}"), soft_wrap=True)
-
-
-def _plain(text: str, style: str = "") -> rich_text.Text:
-  """Text that rich neither parses nor highlights."""
-  return rich_text.Text(text, style=style)
-
-
-def _grid() -> rich_table.Table:
-  return rich_table.Table(
-    box=box.SIMPLE_HEAD, padding=(0, 1), show_edge=False, pad_edge=False
-  )
+    console.print(plain(f"Report: {path}"), soft_wrap=True)
 
 
 def _predictions(
   explanation: "Explanation", console: rich_console.Console
 ) -> rich_table.Table:
   """Candidates with their probabilities; the target and its rival marked."""
-  table = _grid()
+  table = grid()
   table.add_column("next token", overflow="fold")
   table.add_column("prob.", justify="right", no_wrap=True)
   table.add_column("logit", justify="right", no_wrap=True)
-  wide = console.width >= _WIDE
+  wide = console.width >= WIDE
   if wide:
     table.add_column("", no_wrap=True)
   target = explanation.target
@@ -90,12 +77,12 @@ def _predictions(
     chosen = prediction.id in (target.id, target.against_id)
     token = display.visible(prediction.text, spaces=True)
     row = [
-      _plain(token, "bold" if chosen else ""),
-      _plain(display.percent(prediction.prob)),
-      _plain(display.signed(prediction.logit)),
+      plain(token, "bold" if chosen else ""),
+      plain(display.percent(prediction.prob)),
+      plain(display.signed(prediction.logit)),
     ]
     if wide:
-      row.append(_bar(prediction.prob / most, _rgb(display.AMOUNT), console))
+      row.append(bar(prediction.prob / most, rgb(display.AMOUNT), console))
     table.add_row(*row)
   return table
 
@@ -110,12 +97,12 @@ def _attribution(
   scores = np.nan_to_num(np.asarray(attribution.scores, np.float64))
   words = [i for i, token in enumerate(tokens) if not token.special]
   scale = display.largest(scores[words])
-  title = _plain(display.visible(attribution.title), "bold")
+  title = plain(display.visible(attribution.title), "bold")
   if _coloured(console):
     title.append("  orange: for, blue: against", "not bold dim")
   console.print(title)
   first = 0 if len(tokens) <= _WHOLE else len(tokens) - _END
-  strip = _plain("… " if first else "")
+  strip = plain("… " if first else "")
   for piece in _pieces(tokens[first:], scores[first:], scale, console):
     strip.append_text(piece)
   console.print(strip)
@@ -125,8 +112,11 @@ def _attribution(
       f"{wording.name_token(tokens, i)} {display.signed(scores[i])}"
       for i in strongest
     ]
-    console.print(_plain(f"Strongest of all: {wording.join_words(listed)}."))
-  console.print(_plain(wording.completeness_sentence(attribution), "dim"))
+    console.print(plain(f"Strongest of all: {wording.join_words(listed)}."))
+  console.print(plain(wording.completeness_sentence(attribution), "dim"))
+  area = wording.area_sentence(attribution, explanation.random_areas)
+  if area is not None:
+    console.print(plain(area, "dim"))
 
 
 def _pieces(
@@ -141,14 +131,14 @@ def _pieces(
     shown = display.visible(token.text)
     strong = abs(score) >= _FAINT * scale
     if coloured and strong and not token.special:
-      yield _plain(shown, _background(score / scale))
+      yield plain(shown, _background(score / scale))
     elif strong:
-      yield _plain(shown, "dim" if token.special else "")
-      yield _plain(f"[{display.signed(score)}]", "dim")
+      yield plain(shown, "dim" if token.special else "")
+      yield plain(f"[{display.signed(score)}]", "dim")
     else:
-      yield _plain(shown, "dim" if token.special else "")
+      yield plain(shown, "dim" if token.special else "")
     if "\n" in token.text:
-      yield _plain("\n" * token.text.count("\n"))
+      yield plain("\n" * token.text.count("\n"))
 
 
 def _coloured(console: rich_console.Console) -> bool:
@@ -162,40 +152,25 @@ def _background(fraction: float) -> str:
   mixed = [round(a + amount * (b - a)) for a, b in zip(_GREY, end)]
   light = 0.299 * mixed[0] + 0.587 * mixed[1] + 0.114 * mixed[2]
   letters = (0, 0, 0) if light > 118 else (255, 255, 255)
-  return f"{_rgb(letters)} on {_rgb(mixed)}"
-
-
-def _rgb(colour: tuple[int, ...] | list[int]) -> str:
-  return f"rgb({','.join(map(str, colour))})"
+  return f"{rgb(letters)} on {rgb(mixed)}"
 
 
 def _components(
   components: parts.ComponentScores, console: rich_console.Console
 ) -> rich_table.Table:
-  table = _grid()
+  table = grid()
   table.show_header = False
   table.add_column(overflow="fold")
   table.add_column(justify="right", no_wrap=True)
-  wide = console.width >= _WIDE
+  wide = console.width >= WIDE
   if wide:
     table.add_column(no_wrap=True)
   strongest = wording.strongest_components(components, _COMPONENTS)
   most = max((abs(value) for _, value in strongest), default=1.0) or 1.0
   for label, value in strongest:
-    row = [_plain(label), _plain(display.signed(value))]
+    row = [plain(label), plain(display.signed(value))]
     if wide:
       colour = display.POSITIVE if value > 0 else display.NEGATIVE
-      row.append(_bar(abs(value) / most, _rgb(colour), console))
+      row.append(bar(abs(value) / most, rgb(colour), console))
     table.add_row(*row)
   return table
-
-
-def _bar(
-  fraction: float, colour: str, console: rich_console.Console
-) -> rich_text.Text:
-  """A bar of at most `_BAR` columns, in eighths where the encoding has them."""
-  eighths = round(8 * _BAR * min(1.0, max(0.0, fraction)))
-  if not console.encoding.startswith("utf"):
-    return _plain("=" * (eighths // 8), colour)
-  rest = " ▏▎▍▌▋▊▉"[eighths % 8].strip()
-  return _plain("█" * (eighths // 8) + rest, colour)

@@ -11,6 +11,7 @@ import numpy as np
 
 from gemma_scope import display
 from gemma_scope.analysis import explanation as parts
+from gemma_scope.analysis.flow import RelevanceFlow
 
 if TYPE_CHECKING:
   from gemma_scope.viz.explanation import Explanation
@@ -27,10 +28,15 @@ def quoted(text: str) -> str:
 
 def target_phrase(target: parts.TargetInfo) -> str:
   """What is explained: "the logit of “a”" or "… minus that of “b”"."""
-  phrase = f"the logit of {quoted(target.text)}"
-  if target.against_text is None:
+  return logit_phrase(target.text, target.against_text)
+
+
+def logit_phrase(text: str, against: str | None) -> str:
+  """A logit or a difference of logits, by their tokens."""
+  phrase = f"the logit of {quoted(text)}"
+  if against is None:
     return phrase
-  return f"{phrase} minus that of {quoted(target.against_text)}"
+  return f"{phrase} minus that of {quoted(against)}"
 
 
 def prediction_sentence(explanation: "Explanation") -> str:
@@ -158,6 +164,37 @@ def completeness_sentence(attribution: parts.TokenAttribution) -> str:
   )
 
 
+def area_sentence(
+  attribution: parts.TokenAttribution, random: Sequence[float]
+) -> str | None:
+  """How the scores fare when tokens are taken away in their order."""
+  if attribution.area is None:
+    return None
+  low, high = min(random, default=0.0), max(random, default=0.0)
+  return (
+    "Taking tokens away, least against most relevant first: area "
+    f"{display.signed(attribution.area)} "
+    f"(random orders {display.signed(low)} to {display.signed(high)})."
+  )
+
+
+def flow_sentence(flow: RelevanceFlow) -> str:
+  """What the relevance of the layers adds up to."""
+  sums = flow.sums
+  worst = int(np.abs(flow.residuals).argmax())
+  if flow.conserves:
+    return (
+      f"Every row sums to the target {display.signed(flow.target, 3)}; the "
+      f"largest residual is {display.signed(flow.residuals[worst], 2)}."
+    )
+  return (
+    f"{flow.title} promises no sum: the rows run from "
+    f"{display.signed(sums[0], 3)} at {flow.labels[0]} to "
+    f"{display.signed(sums[-1], 3)} at {flow.labels[-1]}, of "
+    f"{display.signed(flow.target, 3)}."
+  )
+
+
 def join_words(words: Sequence[str]) -> str:
   """Joins with commas and a last "and"."""
   if len(words) < 2:
@@ -170,3 +207,18 @@ def ordinal(number: int) -> str:
   teen = 10 <= number % 100 <= 20
   ending = "th" if teen else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
   return f"{number}{ending}"
+
+
+def patching_sentence(
+  measured: str, clean: float, corrupt: float, *, noising: bool
+) -> str:
+  """What a patching sweep measures, and which way things were put."""
+  way = "One activation of the clean prompt at a time is put into the run of "
+  way += "the corrupt one: what restores the answer?"
+  if noising:
+    way = "One activation of the corrupt prompt at a time is put into the run "
+    way += "of the clean one: what breaks the answer?"
+  return (
+    f"Measured is {measured}: {display.signed(clean)} after the clean prompt, "
+    f"{display.signed(corrupt)} after the corrupt one. {way}"
+  )

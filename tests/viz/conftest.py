@@ -1,10 +1,16 @@
 """Made-up explanations of made-up numbers, for tests of how they are shown."""
 
 import numpy as np
+from penzai import pz
 import pytest
 
+from gemma_scope.activations.tokens import TokenBatch
 from gemma_scope.analysis import explanation as parts
+from gemma_scope.analysis.flow import RankedNeuron, RelevanceFlow
+from gemma_scope.attribution.patching.result import PatchSweep
+from gemma_scope.sites import Site
 from gemma_scope.viz.explanation import Explanation
+from gemma_scope.viz.patching import PatchingReport
 
 IOI = (
   "<bos>|When| Mary| and| John| went| to| the| store|,| John| gave| a| drink"
@@ -51,6 +57,8 @@ def make_explanation(
     tokens=tuple(tokens),
     predictions=_predictions(target, against or " John"),
     attributions=_attributions(rng, tokens, target),
+    random_areas=(-0.31, 0.44),
+    flow=_flow(n, layers, heads),
     lens=_lens(rng, tokens, layers, target),
     components=_components(rng, layers, heads),
     attention=parts.pack_attention(
@@ -98,6 +106,7 @@ def _attributions(rng, tokens, target):
       total=float(scores.sum() + 0.012),
       seconds=2.41,
       notes=("20 Gauss-Legendre steps from the mean embedding.",),
+      area=1.87,
     ),
     parts.TokenAttribution(
       "input_x_gradient",
@@ -106,6 +115,27 @@ def _attributions(rng, tokens, target):
       gradient.astype(np.float32),
       seconds=0.31,
     ),
+  )
+
+
+def _flow(tokens, layers, heads):
+  rng = np.random.default_rng(1)
+  values = rng.normal(0, 0.3, (layers + 1, tokens))
+  values[-1] = 0
+  values[-1, -1] = 2.93
+  neurons = [
+    RankedNeuron(f"mlp_act[{i}]", 100 * i, 1.5 - 0.4 * i, i % tokens)
+    for i in range(6)
+  ]
+  return RelevanceFlow(
+    method="attn_lrp",
+    title="AttnLRP",
+    labels=("embed", *(f"resid_post[{i}]" for i in range(layers))),
+    values=values.astype(np.float32),
+    target=2.93,
+    conserves=False,
+    heads=rng.normal(0, 0.5, (layers, heads)),
+    neurons=tuple(neurons),
   )
 
 
@@ -167,3 +197,38 @@ def long_explanation():
 @pytest.fixture
 def make():
   return make_explanation
+
+
+def make_patching(pieces, other, *, layers=6, noising=False):
+  """A made-up sweep of one pair: stream, heads, and all positions of embed."""
+  rng = np.random.default_rng(0)
+  n, row = len(pieces), (1,)
+  arrays = {}
+  for layer in range(layers):
+    stream = rng.normal(0, 0.2, (*row, n)) - 3
+    stream[0, -1] += 5 * layer / layers
+    arrays[Site("resid_pre", layer)] = pz.nx.wrap(stream, "batch", "seq")
+    heads = rng.normal(0, 0.5, (*row, n, 4)) - 3
+    arrays[Site("z", layer)] = pz.nx.wrap(heads, "batch", "seq", "heads")
+  ids = np.full((1, n), 9, np.int32)
+  tokens = TokenBatch(ids, np.ones_like(ids), exact=True)
+  sweep = PatchSweep(
+    arrays,
+    source=np.asarray([2.0], np.float32),
+    base=np.asarray([-3.0], np.float32),
+    columns=np.arange(n)[None],
+    tokens=tokens,
+    source_tokens=tokens,
+    pieces=(tuple(pieces),),
+    source_pieces=(tuple(other),),
+  )
+  return PatchingReport(
+    sweep,
+    *("Gemma 3 270M", "".join(other[1:]), "".join(pieces[1:])),
+    *(" Mary", " John", noising, {"device": "cpu"}),
+  )
+
+
+@pytest.fixture
+def patching():
+  return make_patching

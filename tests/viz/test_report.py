@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from gemma_scope.analysis import explanation as parts
-from gemma_scope.viz import report
 
 HOSTILE = [
   "<bos>",
@@ -122,12 +121,12 @@ def test_hostile_tokens_stay_text(hostile):
 def test_every_part_is_on_the_page(explanation):
   page = Page(explanation.to_html())
   ids = {a["id"] for _, a in page.elements if "id" in a}
-  sections = ("predictions", "tokens", "lens", "components", "attention")
-  assert ids >= {*sections, "manifest"}
+  sections = ("predictions", "tokens", "flow", "lens", "components")
+  assert ids >= {*sections, "attention", "manifest"}
   links = {a["href"][1:] for tag, a in page.elements if tag == "a"}
   assert links <= ids
   assert "continues with “Mary” (63.1%)" in page.text
-  assert page.text.count("How to read this") == 5
+  assert page.text.count("How to read this") == 6
   assert "weights.sha256" in page.text
   assert "Sums to" in page.text
   chips = [a for t, a in page.elements if "t" in a.get("class", "").split()]
@@ -203,17 +202,6 @@ def test_long_prompts_show_their_end_first(long_explanation):
   text = Page(long_explanation.to_html()).text
   assert "Whole prompt, 2609 characters" in text
   assert "the page keeps the strongest" in re.sub(r"\s+", " ", text)
-
-
-def test_manifest_rows():
-  nested = {"a": {"b": 1, "c": [1, 2]}, "d": None, "e": [], "f": {}}
-  assert report._flatten(nested) == [
-    ("a.b", "1"),
-    ("a.c", "1, 2"),
-    ("d", "none"),
-    ("e", "none"),
-    ("f", "none"),
-  ]
 
 
 def dump(explanation, folder):

@@ -23,6 +23,7 @@ def evidence(explanation, texts, scores):
     attributions=(),
     attention=None,
     target=dataclasses.replace(explanation.target, position=0),
+    flow=None,
     lens=dataclasses.replace(
       explanation.lens,
       positions=(0,),
@@ -114,3 +115,24 @@ def test_completeness(explanation):
   first, second = explanation.attributions
   assert "(residual +0.012)" in wording.completeness_sentence(first)
   assert "promises no total" in wording.completeness_sentence(second)
+
+
+def test_areas_stand_beside_those_of_random_orders(explanation):
+  first, second = explanation.attributions
+  assert wording.area_sentence(first, explanation.random_areas) == (
+    "Taking tokens away, least against most relevant first: area +1.87 "
+    "(random orders −0.31 to +0.44)."
+  )
+  assert wording.area_sentence(second, ()) is None
+
+
+def test_what_a_flow_adds_up_to(explanation):
+  text = wording.flow_sentence(explanation.flow)
+  assert text.startswith("AttnLRP promises no sum: the rows run from ")
+  assert text.endswith("+2.930 at resid_post[17], of +2.930.")
+  values = np.full((19, 15), 2.93 / 15)
+  values[3, 0] += 0.25
+  kept = dataclasses.replace(explanation.flow, conserves=True, values=values)
+  assert wording.flow_sentence(kept) == (
+    "Every row sums to the target +2.930; the largest residual is −0.25."
+  )
