@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from gemma_scope import attribution as attribution
+  from gemma_scope import evals as evals
+  from gemma_scope import dictionaries as dictionaries
   from gemma_scope import surgery as surgery
   from gemma_scope.api import *  # noqa: F403
   from gemma_scope.attribution import lrp as lrp
@@ -20,6 +22,8 @@ __version__ = "0.1.0"
 
 _PACKAGES = {
   "attribution": "gemma_scope.attribution",
+  "evals": "gemma_scope.evals",
+  "dictionaries": "gemma_scope.dictionaries",
   "lrp": "gemma_scope.attribution.lrp",
   "surgery": "gemma_scope.surgery",
   "testing": "gemma_scope.testing",
@@ -33,6 +37,9 @@ _FUNCTIONS = (
   "Generation",
   "GradientOptions",
   "LanguageModel",
+  "PatchOptions",
+  "PatchSweep",
+  "PatchingReport",
   "Sampling",
   "Site",
   "attention_patterns",
@@ -43,6 +50,8 @@ _FUNCTIONS = (
   "generate",
   "load",
   "logit_lens",
+  "patch",
+  "patching_report",
   "predict",
   "save",
 )

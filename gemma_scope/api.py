@@ -15,6 +15,9 @@ from gemma_scope.analysis.lens import logit_lens as logit_lens
 from gemma_scope.analysis.predict import predict as predict
 from gemma_scope.attribution.attribute import GradientOptions as GradientOptions
 from gemma_scope.attribution.attribute import attribute as attribute
+from gemma_scope.attribution.patching.result import PatchSweep as PatchSweep
+from gemma_scope.attribution.patching.sweep import PatchOptions as PatchOptions
+from gemma_scope.attribution.patching.sweep import patch as patch
 from gemma_scope.errors import GemmaScopeError as GemmaScopeError
 from gemma_scope.model.language_model import LanguageModel as LanguageModel
 from gemma_scope.model.language_model import load_language_model
@@ -23,5 +26,7 @@ from gemma_scope.sites import SITES as SITES
 from gemma_scope.sites import Site as Site
 from gemma_scope.viz.explain import explain as explain
 from gemma_scope.viz.explanation import Explanation as Explanation
+from gemma_scope.viz.patching import PatchingReport as PatchingReport
+from gemma_scope.viz.patching import patching_report as patching_report
 
 load = load_language_model

@@ -18,6 +18,9 @@ LAYER = "layer"  # decoder layers, or periods of layers in a scanned stack
 LATENTS = "latents"  # entries of a sparse dictionary
 STEPS = "steps"  # points along an integration path
 COMPONENT = "component"  # writers into the residual stream
+READER = "reader"  # readers of the residual stream
+INPUT = "input"  # a dictionary's weights: the vector it reads
+OUTPUT = "output"  # a dictionary's weights: the vector it rebuilds
 
 GLOSSARY: dict[str, str] = {
   BATCH: "prompts or packed rows",
@@ -35,4 +38,7 @@ GLOSSARY: dict[str, str] = {
   LATENTS: "entries of a sparse dictionary",
   STEPS: "points along an integration path",
   COMPONENT: "writers into the residual stream",
+  READER: "what reads the residual stream: heads, feed-forwards, logits",
+  INPUT: "the vector that a dictionary reads, in its weights",
+  OUTPUT: "the vector that a dictionary rebuilds, in its weights",
 }

@@ -119,6 +119,42 @@ SITES: dict[str, SiteInfo] = {
 
 _POSITION = {name: i for i, name in enumerate(SITES)}
 
+# What a norm ends in, so that the factor it multiplies by has an address.
+NORMED = (
+  *("attn_in", "query", "key", "attn_write", "mlp_in", "mlp_write"),
+  "final_norm",
+)
+# Parts of a site: what surgery puts there has activations of its own. The
+# number says where it stands: before the site's value (-1) or after it.
+PARTS: dict[str, tuple[str, int]] = {
+  "inverse_rms": ("the factor 1 / rms of the norm that gives", -1),
+  "latents": ("the latents of the dictionary that reads", 1),
+  "error": ("what the dictionary spliced in leaves out of", 2),
+  "rehearsal": ("before a dictionary that reads ahead writes:", 3),
+}
+
+
+@functools.cache
+def info_of(name: str) -> SiteInfo:
+  """Meaning and axes of a site, or of a part such as "resid_post.latents".
+
+  Raises:
+    SiteError: If there is no such site, or it has no such part.
+  """
+  base, dot, part = name.partition(".")
+  if not dot and base in SITES:
+    return SITES[base]
+  held = SITES.get(base)
+  whole = part != "inverse_rms" or base in NORMED
+  if held is None or part not in PARTS or not whole:
+    raise unknown_site(name)
+  names = held.axes
+  if part == "latents":
+    names = (axes.BATCH, axes.SEQ, axes.LATENTS)
+  elif part == "inverse_rms":
+    names = names[:-1]
+  return SiteInfo(f"{PARTS[part][0]} {base}", names, held.per_layer)
+
 
 @functools.total_ordering
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +165,7 @@ class Site:
   keyed by sites has the same leaf order in JAX as in the model.
 
   Attributes:
-    name: A key of `SITES`.
+    name: A key of `SITES`, or of a part: "resid_post.latents".
     layer: The decoder layer, counted from 0; None for embed, final_norm and
       logits.
   """
@@ -138,9 +174,7 @@ class Site:
   layer: int | None = None
 
   def __post_init__(self):
-    if self.name not in SITES:
-      raise unknown_site(self.name)
-    if not SITES[self.name].per_layer:
+    if not self.info.per_layer:
       if self.layer is not None:
         raise _needs_no_layer(self.name, f"Site({self.name!r}, {self.layer!r})")
       return
@@ -149,10 +183,32 @@ class Site:
   @property
   def info(self) -> SiteInfo:
     """Meaning and axes of this site."""
-    return SITES[self.name]
+    return info_of(self.name)
+
+  @property
+  def base(self) -> str:
+    """The name without its part: resid_post of `resid_post[12].latents`."""
+    return self.name.partition(".")[0]
+
+  @property
+  def latents(self) -> "Site":
+    """The latents of the dictionary that reads this site."""
+    return Site(f"{self.base}.latents", self.layer)
+
+  @property
+  def error(self) -> "Site":
+    """What the dictionary spliced in here leaves out."""
+    return Site(f"{self.base}.error", self.layer)
+
+  @property
+  def inverse_rms(self) -> "Site":
+    """The factor 1 / rms of the norm whose output this is."""
+    return Site(f"{self.base}.inverse_rms", self.layer)
 
   def __str__(self) -> str:
-    return self.name if self.layer is None else f"{self.name}[{self.layer}]"
+    base, dot, part = self.name.partition(".")
+    layer = "" if self.layer is None else f"[{self.layer}]"
+    return f"{base}{layer}{dot}{part}"
 
   def __lt__(self, other: object) -> bool:
     if not isinstance(other, Site):
@@ -170,10 +226,11 @@ def forward_order(site: Site) -> tuple[int, int, int]:
     (part, layer, position in the layer); part is 0 for embed, 1 for the
     decoder layers and 2 for what follows them.
   """
-  position = _POSITION[site.name]
+  base, _, part = site.name.partition(".")
+  position = 5 * _POSITION[base] + (PARTS[part][1] if part else 0)
   if site.layer is not None:
     return 1, site.layer, position
-  return (0 if site.name == "embed" else 2), 0, position
+  return (0 if base == "embed" else 2), 0, position
 
 
 def resolve(
@@ -183,8 +240,8 @@ def resolve(
 
   Args:
     specs: Sites, or strings such as "embed", "resid_post[12]",
-      "resid_post[-1]", "pattern[:]", "z[3:9]", "z[::2]", "z[1,4,7]", or a
-      name from another tool (see `site_aliases.alias_to_site`); one or many.
+      "resid_post[-1]", "pattern[:]", "z[3:9]", "z[::2]", "z[1,4,7]",
+      "resid_post[12].latents", or a name from another tool (see `site_aliases.alias_to_site`); one or many.
     num_layers: Number of decoder layers of the model.
 
   Returns:
@@ -212,17 +269,20 @@ def resolve(
 
 
 def _parse(spec: str, num_layers: int) -> list[Site]:
-  match = re.fullmatch(r"\s*(\w+)\s*(?:\[([^\[\]]*)\])?\s*", spec)
+  match = re.fullmatch(
+    r"\s*(\w+)\s*(?:\[([^\[\]]*)\])?\s*(?:\.(\w+)\s*)?", spec
+  )
   if match is None or match[1] not in SITES:
     from gemma_scope import site_aliases  # it imports Site from here
 
     site = site_aliases.alias_to_site(spec, num_layers)
     return [_in_range(site, num_layers, spec)]
-  name, inside = match[1], match[2]
-  if not SITES[name].per_layer:
+  name, inside, part = match[1], match[2], match[3]
+  whole = f"{name}.{part}" if part else name
+  if not info_of(whole).per_layer:
     if inside is not None:
       raise _needs_no_layer(name, spec)
-    return [Site(name)]
+    return [Site(whole)]
   if inside is None:
     raise errors.SiteError(
       f"Every layer has its own {name}; say which.",
@@ -230,7 +290,7 @@ def _parse(spec: str, num_layers: int) -> list[Site]:
       instead=f'"{name}[:]" for all layers, "{name}[-1]" for the last',
     )
   layers = [i for s in inside.split(",") for i in _layers(s, spec, num_layers)]
-  return [Site(name, layer) for layer in layers]
+  return [Site(whole, layer) for layer in layers]
 
 
 def _layers(text: str, spec: str, num_layers: int) -> list[int]:

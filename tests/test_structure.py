@@ -38,7 +38,22 @@ PATH_OF_THE_DATA = (
 FREE = ("axes", "display", "errors", "manifest", "site_aliases", "sites")
 
 # Source file -> the test that covers it, where the names do not mirror.
-TESTED_IN: dict[str, str] = {}
+TESTED_IN: dict[str, str] = {
+  # One suite that every member of the family passes.
+  "dictionaries/cross_layer.py": "dictionaries/test_family.py",
+  "dictionaries/crosscoder.py": "dictionaries/test_family.py",
+  "dictionaries/maps.py": "dictionaries/test_family.py",
+  "dictionaries/sae.py": "dictionaries/test_family.py",
+  "dictionaries/single_layer.py": "dictionaries/test_family.py",
+  "dictionaries/singles.py": "dictionaries/test_gemma_scope_2.py",
+  "dictionaries/transcoder.py": "dictionaries/test_family.py",
+  # Readers against writers.
+  "dictionaries/circuit_tracer_writer.py": "dictionaries/test_round_trips.py",
+  "dictionaries/gemma_scope_2_writer.py": "dictionaries/test_round_trips.py",
+  "dictionaries/own_format.py": "dictionaries/test_round_trips.py",
+  "dictionaries/saelens_writer.py": "dictionaries/test_round_trips.py",
+  "dictionaries/gemma_scope_2_about.py": "dictionaries/test_gemma_scope_2.py",
+}
 # No behaviour of their own: tables and values that other tests read.
 WITHOUT_TESTS = ("weights/checkpoint.py",)
 

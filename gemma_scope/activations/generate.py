@@ -2,7 +2,9 @@
 
 The cache is a capture: of the sites `key` and `value`, at every layer. So a
 model edited by surgery generates as it is, with the same numbers as without a
-cache. Prompt and answer run in one compiled program.
+cache: positions and occurrences count from each row's first token, and every
+token knows whether it was generated. Prompt and answer run in one compiled
+program.
 """
 
 from collections.abc import Sequence
@@ -17,46 +19,31 @@ import numpy as np
 from penzai import pz
 
 from gemma_scope import axes
+from gemma_scope.activations.generation import Generation, SteeredGeneration
+from gemma_scope.activations.likelihood import nll_change
 from gemma_scope.activations.sampling import Sampling, choose
 from gemma_scope.activations.tokens import Input, TokenBatch, to_tokens
-from gemma_scope.display import table_html
 from gemma_scope.errors import ConfigError, TextError
 from gemma_scope.model import gemma
 from gemma_scope.model.chat import chat_ids, stop_ids
 from gemma_scope.model.context import Past
 from gemma_scope.model.language_model import LanguageModel
-from gemma_scope.model.placement import Places, placement_of, places_of
+from gemma_scope.model.placement import (
+  Placement,
+  Places,
+  Tokens,
+  placement_of,
+)
 from gemma_scope.model.stack import Taps
 from gemma_scope.sites import Site, resolve
+from gemma_scope.surgery.intervene import check_positions
 from gemma_scope.surgery.select import tap
+from gemma_scope.surgery.steering import Steering, steered
+
+_STREAM = (axes.BATCH, axes.SEQ, axes.EMBEDDING)
+_CACHED = ("key", "value")
 
 NEW_BUCKET = 64  # room for new tokens comes in multiples of this
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class Generation:
-  """What a model wrote.
-
-  Attributes:
-    prompts: Text of each prompt.
-    texts: What follows each prompt, without the token it stopped at.
-    ids: Token ids that follow each prompt, the stop token included.
-  """
-
-  prompts: tuple[str, ...]
-  texts: tuple[str, ...]
-  ids: tuple[tuple[int, ...], ...]
-
-  def __str__(self) -> str:
-    return "\n".join(p + t for p, t in zip(self.prompts, self.texts))
-
-  def __repr__(self) -> str:
-    return f"Generation({list(self.texts)!r})"
-
-  def _repr_html_(self) -> str:
-    return table_html(
-      ["prompt", "continuation"], list(zip(self.prompts, self.texts))
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +69,8 @@ def generate(
   sampling: Sampling | None = None,
   seed: int = 0,
   chat: bool = False,
+  steer: Steering | None = None,
+  held_out: Sequence[str] | str | None = None,
 ) -> Generation:
   """Continues one or several prompts.
 
@@ -92,32 +81,67 @@ def generate(
     sampling: How tokens are chosen; greedy by default.
     seed: Seed of the random choices.
     chat: Whether to wrap each text as a user's turn (-it models).
+    steer: Address -> number or direction added there, such as
+      {"resid_post[12]": direction}; or interventions. The result is then a
+      `SteeredGeneration`, which holds the unsteered one too.
+    held_out: With `steer`, texts whose NLL is measured under both models.
 
   Raises:
     TextError: If the prompt cannot be used.
     ConfigError: If an option has no such value, the model knows no turns, or
       prompt and answer together exceed its context.
+    SiteError: If there is nothing to steer at an address.
   """
-  if not isinstance(max_new_tokens, int) or max_new_tokens < 1:
+  how = _How(max_new_tokens, sampling or Sampling(), seed, chat)
+  if steer is None and held_out is not None:
+    raise ConfigError(
+      "Held-out texts measure what steering changes; nothing is steered.",
+      received="held_out without steer",
+      instead="steer={…} too, or activations.likelihood.token_nll",
+    )
+  if steer is None:
+    return _continue(lm, given, how)
+  edited = lm.replace(steered(lm.model, steer))
+  plain, changed = (_continue(one, given, how) for one in (lm, edited))
+  effect = None if held_out is None else nll_change(lm, edited, held_out)
+  return SteeredGeneration(
+    *(changed.prompts, changed.texts, changed.ids), plain, effect
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class _How:
+  """The options of `generate` that say how tokens are made."""
+
+  most: int
+  sampling: Sampling
+  seed: int
+  chat: bool
+
+
+def _continue(lm: LanguageModel, given: Input, how: _How) -> Generation:
+  """Continues prompts with one model."""
+  if not isinstance(how.most, int) or how.most < 1:
     raise ConfigError(
       "Generation needs room for at least one token, a whole number.",
-      received=f"max_new_tokens={max_new_tokens!r}",
+      received=f"max_new_tokens={how.most!r}",
       instead="max_new_tokens=64",
     )
-  batch = _prompts(lm, given, chat)
-  _check_rows(lm, batch, max_new_tokens)
+  batch = _prompts(lm, given, how.chat)
+  _check_rows(lm, batch, how.most)
+  check_positions(lm.model, batch.sequences, how.most)
   limits = Limits(
-    slots=-(-max_new_tokens // NEW_BUCKET) * NEW_BUCKET,
+    slots=-(-how.most // NEW_BUCKET) * NEW_BUCKET,
     stop=stop_ids(lm.tokenizer),
-    sampling=sampling or Sampling(),
+    sampling=how.sampling,
   )
   padded = dataclasses.replace(batch, exact=False).to_bucket()
   tokens, counts = decode(
     tap(lm.model, _cached_sites(lm.config.num_layers)),
     padded.ids,
     padded.segment_ids,
-    jnp.asarray(max_new_tokens),
-    jax.random.key(seed),
+    jnp.asarray(how.most),
+    jax.random.key(how.seed),
     limits,
   )
   return _result(lm, batch, np.asarray(tokens), np.asarray(counts), limits.stop)
@@ -155,9 +179,17 @@ def decode(
     token = jnp.where(state.done, 0, token)
     column = state.tokens.at[:, state.step].set(token)
     done = state.done | jnp.isin(token, jnp.asarray(limits.stop))
-    logits, past = _extend(
-      model, token, lengths + state.step, state.past, width + state.step
+    before = jnp.sum((ids == token[:, None]) & (segment_ids != 0), axis=1)
+    written = jnp.arange(limits.slots)[None, :] < state.step
+    again = jnp.sum((state.tokens == token[:, None]) & written, axis=1)
+    here = Tokens(
+      token[:, None],
+      (before + again).astype(jnp.int32)[:, None],
+      lengths[:, None],
     )
+    positions = (lengths + state.step)[:, None]
+    slot = width + state.step
+    logits, past = _extend(model, here, positions, state.past, slot)
     counts = state.counts + ~state.done
     return _State(state.step + 1, column, counts, done, logits, past, key)
 
@@ -201,49 +233,69 @@ def _prefill(
 ) -> tuple[jax.Array, Past]:
   """Logits behind each prompt, and its keys and values with room for more."""
   residual, taps = gemma.run(model, ids, segment_ids)
-  names = (axes.BATCH, axes.SEQ, axes.EMBEDDING)
-  last = residual.unwrap(*names)[jnp.arange(len(lengths)), lengths - 1]
-  room = ((0, 0), (0, slots))
-  places = places_of(segment_ids)
-  past = Past(
-    jnp.pad(_stacked(taps, "key"), ((0, 0), *room, (0, 0), (0, 0))),
-    jnp.pad(_stacked(taps, "value"), ((0, 0), *room, (0, 0), (0, 0))),
-    Places(jnp.pad(segment_ids, room), jnp.pad(places.positions, room)),
+  placement = gemma.place(model, ids, segment_ids)
+  rows = jnp.arange(len(lengths))
+  last, there = jax.tree.map(
+    lambda a: a[rows, lengths - 1][:, None],
+    (residual.unwrap(*_STREAM), placement),
   )
-  return _logits(model, last[:, None]), past
+  room = ((0, 0), (0, slots))
+  places = Places(
+    jnp.pad(segment_ids, room), jnp.pad(placement.places.positions, room)
+  )
+
+  def padded(part: str) -> Past | None:
+    if Site(f"key{part}", 0) not in taps:
+      return None
+    pad = ((0, 0), *room, (0, 0), (0, 0))
+    key, value = (jnp.pad(_stacked(taps, n + part), pad) for n in _CACHED)
+    return Past(key, value, places)
+
+  past = padded("")
+  assert past is not None
+  past = dataclasses.replace(past, rehearsal=padded(".rehearsal"))
+  return _logits(model, last, there), past
 
 
 def _extend(
   model: gemma.Gemma,
-  token: jax.Array,
-  positions: jax.Array,
+  tokens: Tokens,
+  positions: Int[Array, "batch 1"],
   past: Past,
   slot: jax.Array,
 ) -> tuple[jax.Array, Past]:
   """Runs one token of each row and adds it to the cache at `slot`."""
-  ones = jnp.ones_like(token)[:, None]
-  here = Places(ones, positions[:, None])
-  placement = placement_of(here, model.config)
-  embedded, _ = gemma.embed(model, token[:, None], placement)
+  ones = jnp.ones_like(tokens.ids)
+  placement = placement_of(Places(ones, positions), model.config, tokens)
+  embedded, _ = gemma.embed(model, tokens.ids, placement)
   residual, taps = gemma.run_layers(model, embedded, placement, past)
   write = jax.lax.dynamic_update_slice_in_dim
-  past = Past(
-    write(past.key, _stacked(taps, "key"), slot, axis=2),
-    write(past.value, _stacked(taps, "value"), slot, axis=2),
-    Places(
-      write(past.places.segment_ids, ones, slot, axis=1),
-      write(past.places.positions, here.positions, slot, axis=1),
-    ),
+  places = Places(
+    write(past.places.segment_ids, ones, slot, axis=1),
+    write(past.places.positions, positions, slot, axis=1),
   )
-  names = (axes.BATCH, axes.SEQ, axes.EMBEDDING)
-  return _logits(model, residual.unwrap(*names)), past
+
+  def extended(old: Past | None, part: str) -> Past | None:
+    if old is None:
+      return None
+    key, value = (_stacked(taps, name + part) for name in _CACHED)
+    key = write(old.key, key, slot, axis=2)
+    return Past(key, write(old.value, value, slot, axis=2), places)
+
+  new = extended(past, "")
+  assert new is not None
+  rehearsal = extended(past.rehearsal, ".rehearsal")
+  past = dataclasses.replace(new, rehearsal=rehearsal)
+  return _logits(model, residual.unwrap(*_STREAM), placement), past
 
 
-def _logits(model: gemma.Gemma, last: jax.Array) -> jax.Array:
+def _logits(
+  model: gemma.Gemma, last: jax.Array, placement: Placement
+) -> jax.Array:
   """[batch, vocabulary] logits of [batch, 1, embedding] residuals."""
-  names = (axes.BATCH, axes.SEQ, axes.EMBEDDING)
-  normed, _ = gemma.apply_final_norm(model, pz.nx.wrap(last, *names))
-  logits, _ = gemma.unembed(model, normed)
+  named = pz.nx.wrap(last, *_STREAM)
+  normed, _ = gemma.apply_final_norm(model, named, placement)
+  logits, _ = gemma.unembed(model, normed, placement)
   return logits.unwrap(axes.BATCH, axes.SEQ, axes.VOCABULARY)[:, 0]
 
 

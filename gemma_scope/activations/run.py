@@ -22,6 +22,7 @@ from gemma_scope.errors import SiteError
 from gemma_scope.model import gemma
 from gemma_scope.model.language_model import LanguageModel
 from gemma_scope.sites import Site, resolve
+from gemma_scope.surgery.intervene import check_positions
 from gemma_scope.surgery.select import stop_after, tap
 
 
@@ -99,13 +100,14 @@ def capture(
       instead='for example sites=["resid_post[:]"]',
     )
   batch = to_tokens(lm, given, segment_ids)
+  check_positions(lm.model, batch.sequences)
   run = batch.to_bucket()
   tapped = stop_after(tap(lm.model, wanted), wanted)
   # By default added padding is computed too: one program for many widths.
   columns = np.arange(run.width)
   if logits_at is not None:
     columns = columns_at(logits_at, batch.width)
-  names = {site.name for site in wanted if site.layer is None}
+  names = {site.base for site in wanted if site.layer is None}
   values = forward(tapped, run.ids, run.segment_ids, columns, _outer(names))
   return Capture(
     {site: _trim(values[site], batch.width) for site in wanted}, batch
@@ -134,10 +136,11 @@ def forward(
     return taps
   chosen = jnp.take(residual.unwrap(*_STREAM), columns, axis=1)
   chosen = pz.nx.wrap(chosen, *_STREAM)
-  normed, seen = gemma.apply_final_norm(model, chosen)
+  there = gemma.place(model, ids, segment_ids).take(columns)
+  normed, seen = gemma.apply_final_norm(model, chosen, there)
   taps |= seen
   if outer == "logits":
-    taps |= gemma.unembed(model, normed)[1]
+    taps |= gemma.unembed(model, normed, there)[1]
   return taps
 
 

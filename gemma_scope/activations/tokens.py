@@ -43,6 +43,15 @@ class TokenBatch:
     return (self.segment_ids != 0).sum(axis=1)
 
   @property
+  def sequences(self) -> list[np.ndarray]:
+    """Token ids of every sequence, padding left out."""
+    found = []
+    for ids, segments in zip(self.ids, self.segment_ids):
+      numbers = dict.fromkeys(segments[segments != 0].tolist())
+      found += [ids[segments == number] for number in numbers]
+    return found
+
+  @property
   def width(self) -> int:
     """Number of columns, padding of the longest row excluded."""
     return self.ids.shape[1]

@@ -36,6 +36,7 @@ from gemma_scope.model.block import Block, block_arrays
 from gemma_scope.model.gemma import Gemma
 from gemma_scope.model.language_model import LanguageModel
 from gemma_scope.model.norms import inverse_rms
+from gemma_scope.model.site_layer import without_scopes
 from gemma_scope.sites import Site
 
 SITES = (
@@ -179,9 +180,10 @@ def _shares(
 ]:
   """Shares, the direction they are read along, and the target itself."""
   written, stream = (x.astype(jnp.float32) for x in (written, stream))
-  gain = 1.0 + model.final_norm.scale.data_array.astype(jnp.float32)
+  norm = without_scopes(model.final_norm)
+  gain = 1.0 + norm.scale.data_array.astype(jnp.float32)
   toward = target.direction(model.table.data_array) * gain[None]
-  direction = inverse_rms(stream, model.final_norm.eps) * toward
+  direction = inverse_rms(stream, norm.eps) * toward
   values = _einsum("cbd,bd->cb", written, direction)
   return values, direction, _einsum("bd,bd->b", stream, direction)
 

@@ -22,6 +22,7 @@ from gemma_scope.errors import SiteError
 from gemma_scope.model.gemma import Gemma, token_logits
 from gemma_scope.model.language_model import LanguageModel
 from gemma_scope.model.norms import rms_norm
+from gemma_scope.model.site_layer import without_scopes
 from gemma_scope.sites import Site, resolve
 
 # The residual stream and what is added to it; `_in` sites are already normed.
@@ -186,8 +187,8 @@ def read_rows(
   model: Gemma, rows: Float[Array, "rows embedding"], target: Int[Array, ""]
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
   """Top token, its probability, the target's probability and rank, by row."""
-  scale = model.final_norm.scale.data_array
-  normed = rms_norm(rows, scale, model.final_norm.eps)
+  norm = without_scopes(model.final_norm)
+  normed = rms_norm(rows, norm.scale.data_array, norm.eps)
   logits = token_logits(normed, model.table.data_array)
   total = jax.nn.logsumexp(logits, axis=-1)
   top, wanted = jnp.argmax(logits, axis=-1), logits[:, target]

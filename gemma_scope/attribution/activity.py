@@ -77,6 +77,7 @@ class Node:
     source: For a frozen value, what froze it.
     constant: For an inactive value, the number it is everywhere, if known.
     fault: Why relevance cannot pass it, raised if it reaches the result.
+    power: For an exp or its sum in two runs, what it is of (see `paired`).
   """
 
   value: Any
@@ -87,6 +88,7 @@ class Node:
   source: Source | None = None
   constant: float | None = None
   fault: Fault | None = None
+  power: Any = None
 
   @property
   def active(self) -> bool:
@@ -100,7 +102,7 @@ class Node:
 
   def on(self, value: Any) -> "Node":
     """The same activity on another value."""
-    return dataclasses.replace(self, value=value)
+    return dataclasses.replace(self, value=value, power=None)
 
   def blamed(self, fault: Fault | None) -> "Node":
     """With a fault, unless it has one; faults of inputs come first."""

@@ -1,84 +1,76 @@
 """One entrance to every attribution method.
 
-A method is a row of `METHODS`: a function from a question to relevance by
-site. It does not know what a tokenizer or a batch of texts is.
+A method is a row of `METHODS`: a function from a question to relevance by site
+(see `methods.protocol`), and the class of its options.
+
+| method | what it is | promises |
+|---|---|---|
+| `integrated_gradients` | slopes along a path from a baseline | f(x) - f(b) |
+| `expected_gradients` | the same from many baselines | f(x) - E f(b) |
+| `deeplift` | slopes between two runs, operation by operation | f(x) - f(b) |
+| `input_x_gradient` | the slope at the prompt, times the value | |
+| `saliency` | the size of the slope, unsigned | |
+| `smoothgrad` | the mean slope around the prompt | |
+| `attn_lrp` | relevance by AttnLRP's rules | |
+| `cp_lrp`, `lrp_epsilon`, `lrp_gamma` | conserved relevance | f(x) |
+| `occlusion` | the fall where a window of tokens is hidden | |
+| `leave_one_out` | the fall without a token (at "embed" alone) | |
+
+A promise is what relevance should add up to; `residual()` is how well it does.
+LRP is reported to be patented technology, free for research.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-import dataclasses
+from collections.abc import Iterable, Mapping
 import difflib
-from typing import Any
 
 import numpy as np
 from penzai import pz
 
 from gemma_scope import axes
 from gemma_scope.activations.tokens import Input
-from gemma_scope.attribution import composites, gradients
-from gemma_scope.attribution.baselines import baseline_at
-from gemma_scope.attribution.composites import RuleTable
+from gemma_scope.attribution import composites
 from gemma_scope.attribution.evaluate import ask
-from gemma_scope.attribution.objectives import ResolvedTarget, Target, logit
-from gemma_scope.attribution.relevance import relevance
+from gemma_scope.attribution.methods.deep_lift import DEEP_LIFT
+from gemma_scope.attribution.methods.expected import EXPECTED_GRADIENTS
+from gemma_scope.attribution.methods.integrated import (
+  INTEGRATED_GRADIENTS,
+)
+from gemma_scope.attribution.methods.integrated import (
+  GradientOptions as GradientOptions,
+)
+from gemma_scope.attribution.methods.leave_one_out import LEAVE_ONE_OUT
+from gemma_scope.attribution.methods.occlusion import OCCLUSION
+from gemma_scope.attribution.methods.protocol import Answer as Answer
+from gemma_scope.attribution.methods.protocol import (
+  Method,
+  Options,
+  checked_options,
+)
+from gemma_scope.attribution.methods.protocol import Question as Question
+from gemma_scope.attribution.methods.saliency import SALIENCY
+from gemma_scope.attribution.methods.smooth import SMOOTHGRAD
+from gemma_scope.attribution.methods.tables import table_method
+from gemma_scope.attribution.objectives import Target, logit
 from gemma_scope.attribution.result import Attribution
-from gemma_scope.attribution.rows import Rows, Values
+from gemma_scope.attribution.rows import Rows
 from gemma_scope.errors import ConfigError, SiteError
-from gemma_scope.model.gemma import Gemma
 from gemma_scope.model.language_model import LanguageModel
 from gemma_scope.sites import Site, resolve
 
-
-@dataclasses.dataclass(frozen=True)
-class GradientOptions:
-  """Options of the gradient family.
-
-  Attributes:
-    steps: Points of the integration path.
-    quadrature: "gauss_legendre", "midpoint" or "trapezoid".
-    baseline: Where integration starts: "mean" (the default at `embed`), "pad",
-      "zero", or an array (see `baselines`).
-  """
-
-  steps: int = 32
-  quadrature: str = "gauss_legendre"
-  baseline: str | Any | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Question:
-  """What a method is asked.
-
-  Attributes:
-    model: The model.
-    rows: The prompts.
-    target: What is explained.
-    sites: Where relevance is wanted.
-    options: Options of the method.
-  """
-
-  model: Gemma
-  rows: Rows
-  target: ResolvedTarget
-  sites: tuple[Site, ...]
-  options: GradientOptions
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-  """What a method returns.
-
-  Attributes:
-    target: [batch] value of the target.
-    values: Site -> relevance.
-    expected: Site -> [batch] what it should add up to.
-  """
-
-  target: np.ndarray
-  values: Values
-  expected: dict[Site, np.ndarray]
-
-
-Method = Callable[[Question], Answer]
+METHODS: Mapping[str, Method] = {
+  "integrated_gradients": INTEGRATED_GRADIENTS,
+  "input_x_gradient": table_method(composites.GRADIENT, conserves=False),
+  "attn_lrp": table_method(composites.ATTN_LRP, conserves=False),
+  "cp_lrp": table_method(composites.CP_LRP, conserves=True),
+  "lrp_epsilon": table_method(composites.LRP_EPSILON, conserves=True),
+  "lrp_gamma": table_method(composites.LRP_GAMMA, conserves=True),
+  "saliency": SALIENCY,
+  "smoothgrad": SMOOTHGRAD,
+  "expected_gradients": EXPECTED_GRADIENTS,
+  "deeplift": DEEP_LIFT,
+  "occlusion": OCCLUSION,
+  "leave_one_out": LEAVE_ONE_OUT,
+}
 
 
 def attribute(
@@ -88,9 +80,13 @@ def attribute(
   *,
   method: str = "integrated_gradients",
   at: Iterable[Site | str] = ("embed",),
-  options: GradientOptions | None = None,
+  options: Options | None = None,
 ) -> Attribution:
   """How much each element of some sites contributes to a target.
+
+  Methods: integrated_gradients, expected_gradients, deeplift,
+  input_x_gradient, saliency, smoothgrad, attn_lrp, cp_lrp, lrp_epsilon,
+  lrp_gamma, occlusion, leave_one_out (the module says what each is).
 
   Args:
     lm: The model.
@@ -99,32 +95,29 @@ def attribute(
       token alone means its logit.
     method: A key of `METHODS`.
     at: Addresses of the sites, such as "embed" or "resid_post[:]".
-    options: Options of the method.
+    options: Options of the method, of its own class (`GradientOptions` for
+      integrated gradients).
 
   Returns:
     Site -> relevance with the site's axes, float32; `per_token` sums it.
 
   Raises:
-    ConfigError: If there is no such method.
+    ConfigError: If there is no such method, the options are another's, or the
+      numbers are not finite.
     SiteError: If a site is unknown or cannot be attributed to.
     TextError: If the prompt or the target cannot be used.
   """
-  if method not in METHODS:
-    near = difflib.get_close_matches(method, METHODS, n=1) or list(METHODS)
-    raise ConfigError(
-      "There is no such attribution method.",
-      received=f"method={method!r}",
-      instead=" or ".join(f"method={name!r}" for name in near),
-    )
+  row = _method(method)
   sites = _checked_sites(at, lm.config.num_layers)
   if not isinstance(target, Target):
     target = logit(target)
   batch, rows, resolved = ask(lm, given, target)
-  question = Question(
-    lm.model, rows, resolved, sites, options or GradientOptions()
-  )
-  answer = METHODS[method](question)
+  chosen = checked_options(method, row, options)
+  if chosen is not None:
+    chosen = chosen.resolved(lm, batch)
+  answer = row(Question(lm.model, rows, resolved, sites, chosen))
   values = {s: _trim(v, rows, batch.width) for s, v in answer.values.items()}
+  _check_finite(values, method, options)
   return Attribution(
     values,
     method,
@@ -132,6 +125,22 @@ def attribute(
     answer.expected,
     batch,
     batch.pieces(lm.tokenizer),
+  )
+
+
+def _method(name: str) -> Method:
+  """The row of a method.
+
+  Raises:
+    ConfigError: If there is none.
+  """
+  if name in METHODS:
+    return METHODS[name]
+  near = difflib.get_close_matches(name, METHODS, n=1) or list(METHODS)
+  raise ConfigError(
+    "There is no such attribution method.",
+    received=f"method={name!r}",
+    instead=" or ".join(f"method={name!r}" for name in near),
   )
 
 
@@ -155,47 +164,19 @@ def _checked_sites(
   return sites
 
 
-def _relevance(rules: RuleTable, *, conserves: bool) -> Method:
-  """The method of a rule table.
-
-  Args:
-    rules: The table; the empty one is input x gradient.
-    conserves: Whether its relevance promises to sum to the target.
-  """
-
-  def method(question: Question) -> Answer:
-    q = question
-    value, values = relevance(q.model, q.rows, q.target, q.sites, rules)
-    value = np.asarray(value)
-    adds_up = conserves and q.target.linear
-    promise = value if adds_up else np.full_like(value, np.nan)
-    return Answer(value, values, {site: promise for site in q.sites})
-
-  return method
-
-
-def _integrated_gradients(question: Question) -> Answer:
-  q, o = question, question.options
-  nodes = gradients.quadrature(o.quadrature, o.steps)
-  value, values, expected = np.zeros(0), {}, {}
-  for site in q.sites:
-    start = baseline_at(site, o.baseline, q.model, q.rows)
-    top, bottom, relevance = gradients.integrated_gradients(
-      q.model, q.rows, q.target, start, nodes, site
-    )
-    value = np.asarray(top)
-    values[site], expected[site] = relevance, value - np.asarray(bottom)
-  return Answer(value, values, expected)
-
-
-METHODS: Mapping[str, Method] = {
-  "integrated_gradients": _integrated_gradients,
-  "input_x_gradient": _relevance(composites.GRADIENT, conserves=False),
-  "attn_lrp": _relevance(composites.ATTN_LRP, conserves=False),
-  "cp_lrp": _relevance(composites.CP_LRP, conserves=True),
-  "lrp_epsilon": _relevance(composites.LRP_EPSILON, conserves=True),
-  "lrp_gamma": _relevance(composites.LRP_GAMMA, conserves=True),
-}
+def _check_finite(
+  values: Mapping[Site, pz.nx.NamedArray], method: str, options: Options | None
+) -> None:
+  """Raises ConfigError if a number is infinite or none at all."""
+  for site, value in values.items():
+    bad = ~np.isfinite(np.asarray(value.data_array))
+    if bad.any():
+      raise ConfigError(
+        "Relevance is not finite.",
+        received=f"{method} at {site} with {options or 'its defaults'}: "
+        f"{bad.sum():,} of {bad.size:,} numbers",
+        instead=METHODS[method].remedy,
+      )
 
 
 def _trim(value: pz.nx.NamedArray, rows: Rows, width: int) -> pz.nx.NamedArray:
@@ -207,5 +188,6 @@ def _trim(value: pz.nx.NamedArray, rows: Rows, width: int) -> pz.nx.NamedArray:
     if name in (axes.SEQ, axes.KV_SEQ):
       shape = [1] * len(names)
       shape[names.index(axes.BATCH)], shape[i] = kept.shape
-      data = np.take(data * kept.reshape(shape), np.arange(width), axis=i)
+      data = np.where(kept.reshape(shape), data, np.float32(0))
+      data = np.take(data, np.arange(width), axis=i)
   return pz.nx.wrap(data, *names)

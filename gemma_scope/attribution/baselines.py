@@ -1,27 +1,107 @@
-"""Where an integration path starts.
+"""What a value is compared with: where an integration path starts.
 
-At `embed`: "mean", the mean embedding of the prompt's own tokens (the default),
-"pad", the embedding of the padding token, or "zero". The first token, BOS, is
-kept as it is in "mean" and "pad": without it the model computes something else
-altogether. "zero" is far from every text, and from there the path does not
-converge in any affordable number of steps. Other sites start from "zero", or
-from an array.
+"mean" is the mean of the site over the prompt's own tokens (the default at
+`embed`), "pad" the embedding of the padding token, "zero" the default at other
+sites. The first token, BOS, is kept as it is in "mean" and "pad": without it
+the model computes something else altogether. "zero" is far from every text, and
+from there the path does not converge in any affordable number of steps. An
+array is used as it is; `OtherPrompt` and `ReplacedTokens` stand for the value
+that the site has on other tokens.
 """
 
+import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
+import numpy as np
 
 from gemma_scope import axes
-from gemma_scope.attribution.rows import Rows
-from gemma_scope.errors import ConfigError
+from gemma_scope.activations.tokens import Input, TokenBatch, to_tokens
+from gemma_scope.attribution.rows import Rows, run_rows
+from gemma_scope.errors import ConfigError, TextError
 from gemma_scope.model.config import GemmaConfig
 from gemma_scope.model.gemma import Gemma
+from gemma_scope.model.language_model import LanguageModel
 from gemma_scope.sites import Site
+from gemma_scope.surgery.select import tap
 
 NAMES = ("mean", "pad", "zero")
+
+
+@dataclasses.dataclass(frozen=True)
+class OtherPrompt:
+  """Another prompt, token for token as long as the one explained.
+
+  Attributes:
+    given: Text or token ids for all prompts, or one for each.
+  """
+
+  given: Input
+
+
+@dataclasses.dataclass(frozen=True)
+class ReplacedTokens:
+  """The prompt with one token in the place of every other.
+
+  BOS, turn markers and other control tokens stay.
+
+  Attributes:
+    token: The token that is put there, text or id.
+  """
+
+  token: str | int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OtherTokens:
+  """Resolved: ids in the place of the prompts'.
+
+  Attributes:
+    ids: One row for all prompts, or one for each.
+  """
+
+  ids: Int[np.ndarray, "batch seq"]
+
+
+def resolved_baseline(wanted: Any, lm: LanguageModel, batch: TokenBatch) -> Any:
+  """A baseline with token ids for its texts.
+
+  Args:
+    wanted: What `baseline_at` takes, an `OtherPrompt` or `ReplacedTokens`.
+    lm: The model that is explained.
+    batch: The prompts.
+
+  Raises:
+    TextError: If another prompt has another number of tokens.
+  """
+  if isinstance(wanted, ReplacedTokens):
+    token = lm.tokenizer.token_id(wanted.token)
+    return OtherTokens(np.where(replaceable(lm, batch), token, batch.ids))
+  if not isinstance(wanted, OtherPrompt):
+    return wanted
+  other = to_tokens(lm, wanted.given)
+  lengths = (
+    np.broadcast_to(other.lengths, batch.lengths.shape)
+    if (len(other.lengths) in (1, len(batch.lengths)))
+    else None
+  )
+  if lengths is None or (lengths != batch.lengths).any():
+    raise TextError(
+      "A baseline prompt must have as many tokens as the prompt explained.",
+      received=f"{other.lengths.tolist()} tokens for prompts of "
+      f"{batch.lengths.tolist()}",
+      instead="a prompt that differs token for token, or ReplacedTokens",
+    )
+  return OtherTokens(other.ids)
+
+
+def replaceable(lm: LanguageModel, batch: TokenBatch) -> np.ndarray:
+  """[batch, seq] whether a token is one of the text's own, no control token."""
+  controls = list(lm.tokenizer.control_ids.values())
+  return (batch.segment_ids != 0) & ~np.isin(batch.ids, controls)
 
 
 def baseline_at(
@@ -31,8 +111,8 @@ def baseline_at(
 
   Args:
     site: The site.
-    wanted: A name of `NAMES`, an array that broadcasts to the site's value, or
-      None for the default.
+    wanted: A name of `NAMES`, an array that broadcasts to the site's value,
+      `OtherTokens`, or None for the default.
     model: The model.
     rows: The prompts.
 
@@ -41,17 +121,45 @@ def baseline_at(
   """
   if wanted is None:
     wanted = "mean" if site.name == "embed" else "zero"
+  if isinstance(wanted, OtherTokens):
+    return value_on(model, with_tokens(rows, wanted.ids), site)
   if not isinstance(wanted, str):
     return _spread(jnp.asarray(wanted), site, model.config, rows)
   if wanted == "zero":
     return jnp.zeros((1,) * len(site.info.axes))
-  if wanted in NAMES and site.name == "embed":
-    return _instead_of_tokens(model, rows, wanted == "mean")
+  if wanted == "mean" and has_mean(site):
+    value = value_on(model, rows, site)
+    return _instead_of_tokens(value, rows, None)
+  if wanted == "pad" and site.name == "embed":
+    pad = with_tokens(rows, np.zeros(rows.ids.shape, np.int32))
+    value = value_on(model, rows, site)
+    return _instead_of_tokens(value, rows, value_on(model, pad, site))
   raise ConfigError(
     "There is no such baseline for this site.",
     received=f"baseline={wanted!r} at {site}",
-    instead='"zero" or an array; at "embed" also "mean" and "pad"',
+    instead='"zero", an array, OtherPrompt or ReplacedTokens; "mean" at sites '
+    'with one value for each token, "pad" at "embed"',
   )
+
+
+def has_mean(site: Site) -> bool:
+  """Whether a site has a mean over tokens: no pattern has."""
+  return axes.KV_SEQ not in site.info.axes
+
+
+def with_tokens(rows: Rows, ids: Int[np.ndarray, "batch seq"]) -> Rows:
+  """Prompts with other tokens at the same places."""
+  missing = rows.ids.shape[1] - ids.shape[1]
+  ids = np.pad(ids, ((0, 0), (0, missing)))
+  ids = np.where(np.asarray(rows.segment_ids) != 0, ids, 0)
+  return dataclasses.replace(rows, ids=jnp.asarray(ids, jnp.int32))
+
+
+@functools.partial(jax.jit, static_argnames="site")
+def value_on(model: Gemma, rows: Rows, site: Site) -> Float[Array, "batch ..."]:
+  """The value of a site on some prompts, axes as in `sites`."""
+  _, taps = run_rows(tap(model, [site]), rows)
+  return taps[site].unwrap(*site.info.axes)
 
 
 def _spread(
@@ -93,15 +201,15 @@ def _spread(
 
 @jax.jit
 def _instead_of_tokens(
-  model: Gemma, rows: Rows, mean: bool
-) -> Float[Array, "batch seq embedding"]:
-  """Every token's embedding replaced by the mean or by padding's."""
-  table = model.table.data_array
-  scale = jnp.asarray(model.config.d_model**0.5, table.dtype)
-  vectors = jnp.take(table, rows.ids, axis=0) * scale
-  changed = (rows.segment_ids != 0).at[:, 0].set(False)[:, :, None]
-  total = jnp.sum(vectors * changed, axis=1, keepdims=True)
-  count = jnp.maximum(changed.sum(axis=1, keepdims=True), 1)
-  average = (total / count).astype(table.dtype)
-  other = jnp.where(mean, average, (table[0] * scale)[None, None])
-  return jnp.where(changed, other, vectors)
+  value: Float[Array, "batch seq ..."],
+  rows: Rows,
+  other: Float[Array, "batch seq ..."] | None,
+) -> Float[Array, "batch seq ..."]:
+  """Other values for every token but the first; by default their mean."""
+  changed = (rows.segment_ids != 0).at[:, 0].set(False)
+  changed = changed.reshape(*changed.shape, *(1,) * (value.ndim - 2))
+  if other is None:
+    total = jnp.sum(value * changed, axis=1, keepdims=True)
+    count = jnp.maximum(changed.sum(axis=1, keepdims=True), 1)
+    other = (total / count).astype(value.dtype)
+  return jnp.where(changed, other, value)

@@ -14,14 +14,19 @@ A method is a table. Plain gradients are the empty one.
 Sources: Achtibat et al. 2024, "AttnLRP" (ATTN_LRP); Ali et al. 2022, "XAI for
 Transformers" (CP_LRP: attention patterns as constants); Bach et al. 2015
 (LRP_EPSILON); Ameisen et al. 2025, "Circuit Tracing" (FROZEN: patterns and norm
-scales held). LRP is reported to be patented technology, free for research.
+scales held); Shrikumar et al. 2017 (DEEPLIFT: it compares two runs, for
+`deeplift.deep_lift`). LRP is reported to be patented technology, free for
+research.
 """
 
 from collections.abc import Mapping
 import dataclasses
 import fnmatch
+import functools
 import types
+from typing import Any
 
+from gemma_scope.attribution.rescale import Rescale
 from gemma_scope.attribution.rules import (
   Epsilon,
   Gamma,
@@ -31,6 +36,8 @@ from gemma_scope.attribution.rules import (
   Softmax,
   Stop,
 )
+from gemma_scope.errors import ConfigError
+from gemma_scope.sites import Site
 
 WEIGHTS = "weights"
 PRODUCT = "product"
@@ -40,7 +47,7 @@ CLIP = "clip"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RuleTable:
-  """Rules by kind of operation.
+  """Rules by kind of operation; equal tables compile once.
 
   Attributes:
     name: What to call it in errors and reports.
@@ -49,12 +56,41 @@ class RuleTable:
       whose path matches the pattern (`fnmatch`), the last match winning.
     native: Whether every operation without a rule keeps its derivative, also
       a non-linear one; only the empty table of plain gradients does.
+    places: (address, kind -> rule) pairs for places of a Gemma, see `at`.
   """
 
   name: str
   rules: Mapping[str, Rule]
   scopes: tuple[tuple[str, Mapping[str, Rule]], ...] = ()
   native: bool = False
+  places: tuple[tuple[str, Mapping[str, Rule]], ...] = ()
+
+  def __post_init__(self) -> None:
+    object.__setattr__(self, "rules", _fixed(self.rules))
+    for field in ("scopes", "places"):
+      pairs = tuple((where, _fixed(r)) for where, r in getattr(self, field))
+      object.__setattr__(self, field, pairs)
+
+  @functools.cached_property
+  def _key(self) -> tuple[Any, ...]:
+    """What makes two tables equal."""
+    pairs = (self.scopes, self.places)
+    narrowed = tuple(
+      tuple((where, frozenset(r.items())) for where, r in part)
+      for part in pairs
+    )
+    return self.name, frozenset(self.rules.items()), narrowed, self.native
+
+  def __eq__(self, other: object) -> bool:
+    return isinstance(other, RuleTable) and self._key == other._key
+
+  def __hash__(self) -> int:
+    return hash(self._key)
+
+  @property
+  def plain(self) -> bool:
+    """Whether it is the table of plain gradients."""
+    return self.native and not (self.rules or self.scopes or self.places)
 
   def find(self, kind: str, scope: str) -> Rule | None:
     """The rule for a kind of operation inside a named scope."""
@@ -65,21 +101,42 @@ class RuleTable:
 
   def replace(self, name: str, rules: Mapping[str, Rule]) -> "RuleTable":
     """This table with some rules set, under another name."""
-    both = types.MappingProxyType({**self.rules, **rules})
-    return dataclasses.replace(self, name=name, rules=both)
+    return dataclasses.replace(self, name=name, rules={**self.rules, **rules})
 
   def within(self, pattern: str, rules: Mapping[str, Rule]) -> "RuleTable":
     """This table with other rules inside matching named scopes."""
     return dataclasses.replace(self, scopes=(*self.scopes, (pattern, rules)))
 
+  def at(self, where: Site | str, rules: Mapping[str, Rule]) -> "RuleTable":
+    """This table with other rules in some places of a Gemma.
 
-def _table(name: str, rules: dict[str, Rule]) -> RuleTable:
-  return RuleTable(name, types.MappingProxyType(rules))
+    For `gs.attribute` and `relevance`, which put a `surgery.rule_scope` there;
+    `transform` itself knows of no layers and refuses such a table.
+
+    Args:
+      where: An address such as "mlp[3:]", see `surgery.rule_scope`.
+      rules: Kind of operation -> rule; the last one at a place wins.
+
+    Raises:
+      ConfigError: If this is the table of plain gradients, which obey no rule.
+    """
+    if self.plain:
+      raise ConfigError(
+        "Plain gradients obey no rules, in no place.",
+        received=f"{self.name}.at({str(where)!r}, …)",
+        instead='RuleTable("mine", {"exp": lrp.Native()}, native=True).at(…)',
+      )
+    return dataclasses.replace(self, places=(*self.places, (str(where), rules)))
 
 
-GRADIENT = RuleTable("GRADIENT", types.MappingProxyType({}), native=True)
+def _fixed(rules: Mapping[str, Rule]) -> Mapping[str, Rule]:
+  """A copy of a mapping that cannot be changed."""
+  return types.MappingProxyType(dict(rules))
 
-ATTN_LRP = _table(
+
+GRADIENT = RuleTable("GRADIENT", {}, native=True)
+
+ATTN_LRP = RuleTable(
   "ATTN_LRP",
   {
     "rsqrt": Stop(),
@@ -108,6 +165,17 @@ LRP_GAMMA = CP_LRP.replace("LRP_GAMMA", {WEIGHTS: Gamma()})
 
 FROZEN = RuleTable(
   "FROZEN",
-  types.MappingProxyType({"rsqrt": Stop(), "sqrt": Stop(), "exp": Stop()}),
+  {"rsqrt": Stop(), "sqrt": Stop(), "exp": Stop()},
   native=True,
+)
+
+_FUNCTIONS = (
+  *("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh"),
+  *("asinh", "acosh", "atanh", "exp", "exp2", "expm1", "log", "log1p"),
+  *("logistic", "erf", "erfc", "sqrt", "rsqrt", "cbrt", "abs", "pow"),
+  *("max", "min", CLIP, PRODUCT, QUOTIENT),
+)
+
+DEEPLIFT = RuleTable(
+  "DEEPLIFT", {**dict.fromkeys(_FUNCTIONS, Rescale()), WEIGHTS: Native()}
 )

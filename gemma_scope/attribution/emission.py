@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import dataclasses
 from typing import Any
 
-from gemma_scope.attribution import composites, jaxprs
+from gemma_scope.attribution import composites, jaxprs, scopes
 from gemma_scope.attribution import rules as rule_lib
 from gemma_scope.attribution.activity import Fault, Node
 from gemma_scope.errors import GemmaScopeError
@@ -71,12 +71,23 @@ class Emission:
     return "/".join(filter(None, (self.scope, jaxprs.current_scope())))
 
   def inside(self) -> "Emission":
-    """For a program that is traced anew, without the scopes around it."""
-    return dataclasses.replace(self, scope=self.path())
+    """For a program that is traced anew, without the scopes around it.
+
+    Where no rule depends on them they are forgotten, so that equal programs in
+    different scopes are emitted once.
+    """
+    path = self.path()
+    matters = bool(self.rules.scopes) or scopes.carries_rules(path)
+    return dataclasses.replace(self, scope=path if matters else "")
+
+  def find(self, kind: str) -> rule_lib.Rule | None:
+    """The rule that scopes or the table give a kind of operation here."""
+    path = self.path()
+    return scopes.rule_within(path, kind) or self.rules.find(kind, path)
 
   def rule(self, kind: str) -> rule_lib.Rule | None:
-    """The rule for a kind of operation where the program now stands."""
-    found = self.rules.find(kind, self.path())
+    """The same, and what holds where there is none."""
+    found = self.find(kind)
     if found is None and self.lenient:
       return rule_lib.Native()
     return found

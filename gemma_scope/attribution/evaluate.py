@@ -18,6 +18,7 @@ from gemma_scope.attribution.rows import Rows, Values, run_rows, to_rows
 from gemma_scope.model import gemma
 from gemma_scope.model.language_model import LanguageModel
 from gemma_scope.sites import Site
+from gemma_scope.surgery.intervene import check_positions
 from gemma_scope.surgery.select import tap
 
 
@@ -36,6 +37,7 @@ def ask(
     SiteError: If the target reads a site that there is not.
   """
   batch = to_tokens(lm, given)
+  check_positions(lm.model, batch.sequences)
   rows = to_rows(batch, target.position)
   resolved = target.resolve(lm)
   same_count(resolved.rows, rows.ids.shape[0])

@@ -5,7 +5,8 @@
 
 Source: Sundararajan, Taly and Yan 2017, "Axiomatic Attribution for Deep
 Networks", eq. 1. Integration changes one site at a time and keeps what is
-upstream of it. Input x gradient is in `relevance`.
+upstream of it. `gradients_sum` is the one backward pass of every method that
+averages gradients. Input x gradient is in `relevance`.
 """
 
 import functools
@@ -125,19 +126,47 @@ def path_gradient(
   every product stays a plain matrix product.
   """
   points, weights = nodes
-  names, count = site.info.axes, points.shape[0]
+  names = site.info.axes
   step = difference.unwrap(*names)
-  share = points.astype(step.dtype).reshape(-1, *(1,) * step.ndim)
+  share = spread(points, step.ndim).astype(step.dtype)
   path = start.unwrap(*names)[None] + share * step[None]
-  path = pz.nx.wrap(path.reshape(-1, *step.shape[1:]), *names)
+  factors = spread(weights, step.ndim)
+  return gradients_sum(model, rows, target, path, factors, site)
+
+
+def gradients_sum(
+  model: gemma.Gemma,
+  rows: Rows,
+  target: ResolvedTarget,
+  points: Float[Array, "points batch ..."],
+  factors: Float[Array, "points ..."],
+  site: Site,
+) -> pz.nx.NamedArray:
+  """The sum over some values of a site of factor x gradient there, float32.
+
+  Args:
+    model: The model.
+    rows: The prompts.
+    target: What is explained.
+    points: Values of the site, for each prompt.
+    factors: Broadcasts to `points`.
+    site: The site.
+  """
+  names, count = site.info.axes, points.shape[0]
+  path = pz.nx.wrap(points.reshape(-1, *points.shape[2:]), *names)
   many, targets = repeated(rows, target, count)
   changed = replace(model, [site])
   gradient = jax.grad(
     lambda v: evaluate(changed, many, targets, {site: v})[0].sum()
   )(path)
-  by_point = gradient.unwrap(*names).reshape(count, *step.shape)
-  total = jnp.tensordot(weights, by_point.astype(jnp.float32), axes=1)
+  by_point = gradient.unwrap(*names).reshape(points.shape)
+  total = jnp.sum(factors * by_point.astype(jnp.float32), axis=0)
   return pz.nx.wrap(total, *names)
+
+
+def spread(values: jax.Array, axes: int) -> jax.Array:
+  """[points] with `axes` more axes of size one."""
+  return values.reshape(-1, *(1,) * axes)
 
 
 def repeated(

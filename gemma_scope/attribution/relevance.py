@@ -9,10 +9,12 @@ are asked for. Under a conservative table (CP_LRP, LRP_EPSILON) the relevance of
 each layer's residual stream sums to the target.
 """
 
+import dataclasses
 import functools
 
 import jax
 from jaxtyping import Array, Float
+import numpy as np
 
 from gemma_scope.attribution.composites import RuleTable
 from gemma_scope.attribution.evaluate import evaluate, zero_offsets
@@ -22,7 +24,11 @@ from gemma_scope.attribution.rows import Rows, Values
 from gemma_scope.attribution.transform import transform
 from gemma_scope.model import gemma
 from gemma_scope.sites import Site
+from gemma_scope.surgery.rule_scope import rule_scope
 from gemma_scope.surgery.select import offset, tap
+
+# Sites that all relevance passes.
+WHOLE = ("embed", "resid_pre", "resid_mid", "resid_post", "final_norm")
 
 
 @functools.partial(jax.jit, static_argnames=("sites", "rules"))
@@ -41,6 +47,7 @@ def relevance(
   Raises:
     RuleError: If the table cannot pass relevance through the model.
   """
+  model, rules = placed(model, rules)
   every = tuple(dict.fromkeys((*sites, Site("embed"))))
   zeros = zero_offsets(tap(model, every), rows, target, every)
   changed = tap(offset(model, every), sites)
@@ -55,3 +62,33 @@ def relevance(
   asked = {site: zeros[site] for site in sites}
   gradients, (value, values) = jax.grad(ruled, has_aux=True)(asked, zeros)
   return value, jax.tree.map(value_x_gradient, values, gradients)
+
+
+def promise(
+  site: Site, target: ResolvedTarget, value: np.ndarray
+) -> np.ndarray:
+  """[batch] what conserved relevance of a site adds up to; NaN if unknown.
+
+  All relevance passes the residual stream, and only there, up to what the
+  target reads; what it is then worth is known where the target is linear.
+
+  Args:
+    site: The site.
+    target: What is explained.
+    value: [batch] its value.
+  """
+  whole = site.name in WHOLE and all(site <= read for read in target.reads)
+  return value if whole and target.linear else np.full_like(value, np.nan)
+
+
+def placed(
+  model: gemma.Gemma, rules: RuleTable
+) -> tuple[gemma.Gemma, RuleTable]:
+  """A table's rules for places of a model, as rule scopes of the model.
+
+  Raises:
+    SiteError: If the model has no such place.
+  """
+  for where, narrowed in rules.places:
+    model = rule_scope(model, where, narrowed)
+  return model, dataclasses.replace(rules, places=())

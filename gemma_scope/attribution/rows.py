@@ -13,7 +13,6 @@ from gemma_scope import axes
 from gemma_scope.activations.tokens import TokenBatch
 from gemma_scope.errors import TextError
 from gemma_scope.model import gemma
-from gemma_scope.model.placement import placement_of, places_of
 from gemma_scope.sites import Site
 
 Values = dict[Site, pz.nx.NamedArray]
@@ -89,7 +88,7 @@ def run_rows(
   Returns:
     The final norm's output there, and what taps recorded.
   """
-  placement = placement_of(places_of(rows.segment_ids), model.config)
+  placement = gemma.place(model, rows.ids, rows.segment_ids)
   residual, taps = gemma.run(model, rows.ids, rows.segment_ids, inputs)
   normed, seen = gemma.apply_final_norm(model, residual, placement, inputs)
   chosen = jnp.take_along_axis(

@@ -26,6 +26,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from gemma_scope.attribution.rescale import Rescale
 from gemma_scope.attribution.surrogate import ratio, same_value
 from gemma_scope.errors import ConfigError
 
@@ -206,4 +207,4 @@ class WSquare:
 
 UnaryRule = Native | Stop | Identity
 ProductRule = Native | Epsilon | Gamma | AlphaBeta | ZPlus | WSquare
-Rule = Native | Stop | Softmax | Identity | Half | ProductRule
+Rule = Native | Stop | Softmax | Identity | Half | ProductRule | Rescale

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gemma_scope.attribution import jaxprs
+from gemma_scope.attribution import jaxprs, paired
 from gemma_scope.attribution.activity import (
   Activity,
   Node,
@@ -54,13 +54,22 @@ def transform(
       keeps its derivative.
 
   Returns:
-    A function of the same arguments with bit-for-bit the same results.
+    A function of the same arguments with bit-for-bit the same results. Under
+    the empty table of plain gradients it is `f` itself, whatever rule scopes
+    there are inside.
 
   Raises:
+    ConfigError: If the table has rules for places of a Gemma.
     RuleError: When called, if relevance cannot be passed as the rules say.
     ConfigError: When called, if an attributed argument is not there.
   """
-  if rules.native and not rules.rules and not rules.scopes:
+  if rules.places:
+    raise ConfigError(
+      "A function has no layers to give other rules.",
+      received=f"{rules.name} with rules at {rules.places[0][0]}",
+      instead="`relevance` of a model, or rules.within(scope, …) here",
+    )
+  if rules.plain:
     return f
   emission = Emission(rules, strict, evaluate)
 
@@ -120,7 +129,8 @@ def emit(
   if not any(map(jaxprs.is_differentiable, eqn.outvars)):
     values = jaxprs.bind(eqn, [node.value for node in operands])
     return [_choice(emission, eqn, operands, value) for value in values]
-  handler = STRUCTURED.get(name) or HANDLERS.get(name) or by_name
+  handler = STRUCTURED.get(name) or paired.handler_of(emission, eqn, operands)
+  handler = handler or HANDLERS.get(name) or by_name
   line = jaxprs.source_line(eqn)
   return [
     node.located(line)

@@ -69,8 +69,8 @@ class Attention(pz.nn.Layer):
     both = self.to_key_value(x).unwrap(
       axes.BATCH, axes.SEQ, axes.KEY_VALUE, axes.KV_HEADS, axes.PROJECTION
     )
-    key = self.key_norm(pz.nx.wrap(both[:, :, 0], *KEY_AXES))
-    query = self.query_norm(self.to_query(x))
+    key = self.key_norm(pz.nx.wrap(both[:, :, 0], *KEY_AXES), **side_inputs)
+    query = self.query_norm(self.to_query(x), **side_inputs)
     query = pz.nx.wrap(rotate(query.unwrap(*QUERY_AXES), turn), *QUERY_AXES)
     key = pz.nx.wrap(rotate(key.unwrap(*KEY_AXES), turn), *KEY_AXES)
     value = pz.nx.wrap(both[:, :, 1], *KEY_AXES)

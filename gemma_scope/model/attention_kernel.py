@@ -36,6 +36,7 @@ def visible(
   return same & jnp.where(padding, distance == 0, near)
 
 
+@jax.named_scope("pattern")
 def attention_pattern(
   query: Float[Array, "batch seq heads projection"],
   key: Float[Array, "batch kv_seq kv_heads projection"],
@@ -56,6 +57,7 @@ def attention_pattern(
   return jax.nn.softmax(jnp.where(mask[:, None], scores, MASKED), axis=-1)
 
 
+@jax.named_scope("z")
 def apply_pattern(
   pattern: Float[Array, "batch heads seq kv_seq"],
   value: Float[Array, "batch kv_seq kv_heads projection"],

@@ -19,7 +19,7 @@ from gemma_scope.model.config import GemmaConfig
 from gemma_scope.model.feedforward import FeedForward
 from gemma_scope.model.linear import Linear
 from gemma_scope.model.norms import RMSNorm
-from gemma_scope.model.site_layer import SiteLayer
+from gemma_scope.model.site_layer import SiteLayer, without_scopes
 
 
 @pz.pytree_dataclass
@@ -84,7 +84,7 @@ def block_arrays(block: Block) -> dict[str, pz.nx.NamedArray]:
   Surgery wraps sites where they stand, so the branches keep their order; what
   it put there carries no weights of the model and is left out.
   """
-  _, attn, _, mlp, _ = block.sublayers
+  _, attn, _, mlp, _ = without_scopes(block).sublayers
   attn_before, _, attention, _, attn_after, _ = _inside(attn)
   mlp_before, _, feedforward, _, mlp_after, _ = _inside(mlp)
   scales = {
@@ -95,20 +95,24 @@ def block_arrays(block: Block) -> dict[str, pz.nx.NamedArray]:
     "attn/_query_norm": attention.query_norm,
     "attn/_key_norm": attention.key_norm,
   }
-  return {f"{name}/scale": norm.scale for name, norm in scales.items()} | {
-    "attn/q_einsum/w": attention.to_query.weights,
-    "attn/kv_einsum/w": attention.to_key_value.weights,
-    "attn/attn_vec_einsum/w": attention.output.weights,
-    "mlp/gating_einsum": feedforward.gate_up.weights,
-    "mlp/linear": feedforward.down.weights,
+  products = {
+    "attn/q_einsum/w": attention.to_query,
+    "attn/kv_einsum/w": attention.to_key_value,
+    "attn/attn_vec_einsum/w": attention.output,
+    "mlp/gating_einsum": feedforward.gate_up,
+    "mlp/linear": feedforward.down,
   }
+  return {
+    f"{name}/scale": without_scopes(norm).scale for name, norm in scales.items()
+  } | {name: without_scopes(p).weights for name, p in products.items()}
 
 
 def _inside(branch: pz.nn.Layer) -> Sequence[Any]:
   """The layers of a residual branch."""
+  branch = without_scopes(branch)
   assert isinstance(branch, pz.nn.Residual)
   assert isinstance(branch.delta, pz.nn.Sequential)
-  return branch.delta.sublayers
+  return [without_scopes(layer) for layer in branch.delta.sublayers]
 
 
 def _norm(

@@ -25,11 +25,14 @@ class Past:
     value: Values.
     places: Sequence and position each slot was written for; segment 0 is an
       empty slot.
+    rehearsal: The same of the rehearsal, in a model that has one (see
+      `stack.Stack`); its places are those above.
   """
 
   key: Float[Array, "*layer batch slots kv_heads projection"]
   value: Float[Array, "*layer batch slots kv_heads projection"]
   places: Places
+  rehearsal: "Past | None" = None
 
 
 class Tape:
@@ -53,12 +56,17 @@ class Context:
     tape: Where taps put what they see.
     past: Keys and values of earlier tokens, when decoding with a cache.
     inputs: Values for this layer by site name, read by the edits there.
+    shared: Layers that several sites use, by name; such as dictionaries.
+    carried: What sites of this pass leave there for later ones, by the name of
+      the shared layer; like the tape, filled while one block is traced.
   """
 
   placement: Placement | None
   tape: Tape
   past: Past | None = None
   inputs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  shared: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  carried: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def placed(context: Context) -> Placement:

@@ -18,6 +18,7 @@ from gemma_scope.model.build import ArrayRequest, build_gemma, request_shape
 from gemma_scope.model.config import GemmaConfig
 from gemma_scope.model.gemma import Gemma
 from gemma_scope.model.sharding import parameter_sharding
+from gemma_scope.model.site_layer import without_scopes
 from gemma_scope.weights.checkpoint import LazyTensor
 
 Progress = Callable[[str, float], None]
@@ -64,7 +65,7 @@ def gemma_to_tensors(model: Gemma) -> dict[str, np.ndarray]:
   """
   outer = {
     "embedder/input_embedding": model.table,
-    "final_norm/scale": model.final_norm.scale,
+    "final_norm/scale": without_scopes(model.final_norm).scale,
   }
   tensors = {
     name: _canonical(array, layout.OUTER_LAYOUT[name])

@@ -29,9 +29,9 @@ class FeedForward(pz.nn.Layer):
 
   def __call__(self, x: pz.nx.NamedArray, /, **side_inputs) -> pz.nx.NamedArray:
     """Maps {batch, seq, embedding} to itself."""
-    both = self.gate_up(x)
     names = (axes.BATCH, axes.SEQ, axes.GATE_UP, axes.NEURONS)
-    hidden = gelu_times(both.unwrap(*names))
+    with jax.named_scope("mlp_act"):
+      hidden = gelu_times(self.gate_up(x).unwrap(*names))
     named = pz.nx.wrap(hidden, axes.BATCH, axes.SEQ, axes.NEURONS)
     return self.down(self.mlp_act(named, **side_inputs))
 

@@ -17,7 +17,12 @@ from gemma_scope.model.config import GemmaConfig
 from gemma_scope.model.context import Context, Past, Tape
 from gemma_scope.model.linear import precision_of
 from gemma_scope.model.norms import RMSNorm
-from gemma_scope.model.placement import Placement, placement_of, places_of
+from gemma_scope.model.placement import (
+  Placement,
+  placement_of,
+  places_of,
+  tokens_of,
+)
 from gemma_scope.model.stack import Inputs, Stack, Taps
 from gemma_scope.sites import Site
 
@@ -53,9 +58,11 @@ class Gemma(pz.nn.Layer):
     tokens use `run`, which computes what is asked for only.
     """
     ids = tokens.unwrap(axes.BATCH, axes.SEQ)
-    residual, _ = run(self, ids, segments_of(ids))
-    normed, _ = apply_final_norm(self, residual)
-    return unembed(self, normed)[0]
+    segments = segments_of(ids)
+    residual, _ = run(self, ids, segments)
+    placement = place(self, ids, segments)
+    normed, _ = apply_final_norm(self, residual, placement)
+    return unembed(self, normed, placement)[0]
 
 
 def segments_of(ids: Int[Array, "batch seq"]) -> Int[Array, "batch seq"]:
@@ -63,18 +70,45 @@ def segments_of(ids: Int[Array, "batch seq"]) -> Int[Array, "batch seq"]:
   return jax.lax.cummax((ids != 0).astype(jnp.int32), axis=1, reverse=True)
 
 
+def place(
+  model: Gemma,
+  ids: Int[Array, "batch seq"],
+  segment_ids: Int[Array, "batch seq"],
+  prompts: Int[Array, "batch seq"] | None = None,
+) -> Placement:
+  """Where the tokens of a pass stand, and what they are.
+
+  Args:
+    model: The model.
+    ids: Token ids.
+    segment_ids: The sequence of each token; 0 is padding.
+    prompts: Length of each token's prompt, if what follows it was generated.
+  """
+  places = places_of(segment_ids)
+  tokens = tokens_of(ids, places, prompts)
+  return placement_of(places, model.config, tokens)
+
+
 def run(
   model: Gemma,
   ids: Int[Array, "batch seq"],
   segment_ids: Int[Array, "batch seq"],
   inputs: Inputs | None = None,
+  prompts: Int[Array, "batch seq"] | None = None,
 ) -> tuple[pz.nx.NamedArray, Taps]:
   """Embeds tokens and runs the layers; no final norm, no logits.
+
+  Args:
+    model: The model.
+    ids: Token ids.
+    segment_ids: The sequence of each token; 0 is padding.
+    inputs: Arrays for the edits that take one, by site.
+    prompts: Length of each token's prompt, if what follows it was generated.
 
   Returns:
     The last residual stream and what taps recorded.
   """
-  placement = placement_of(places_of(segment_ids), model.config)
+  placement = place(model, ids, segment_ids, prompts)
   embedded, taps = embed(model, ids, placement, inputs)
   residual, seen = run_layers(model, embedded, placement, inputs=inputs)
   return residual, taps | seen
@@ -90,7 +124,7 @@ def embed(
   rows = jnp.take(model.table.data_array, ids, axis=0)
   scale = jnp.asarray(model.config.d_model**0.5, rows.dtype)
   value = pz.nx.wrap(rows * scale, axes.BATCH, axes.SEQ, axes.EMBEDDING)
-  return at_site(model.embed, "embed", value, placement, inputs)
+  return at_site(model, model.embed, value, placement, inputs)
 
 
 def run_layers(
@@ -111,8 +145,9 @@ def apply_final_norm(
   inputs: Inputs | None = None,
 ) -> tuple[pz.nx.NamedArray, Taps]:
   """The final norm, through its site."""
-  normed = model.final_norm(residual)
-  return at_site(model.final, "final_norm", normed, placement, inputs)
+  normed, taps = at_site(model, model.final_norm, residual, placement, inputs)
+  normed, seen = at_site(model, model.final, normed, placement, inputs)
+  return normed, taps | seen
 
 
 def unembed(
@@ -129,7 +164,7 @@ def unembed(
   named = pz.nx.wrap(
     logits.reshape(*rows.shape[:-1], -1), *kept, axes.VOCABULARY
   )
-  return at_site(model.logits, "logits", named, placement, inputs)
+  return at_site(model, model.logits, named, placement, inputs)
 
 
 def token_logits(
@@ -146,15 +181,15 @@ def token_logits(
 
 
 def at_site(
+  model: Gemma,
   layer: pz.nn.Layer,
-  name: str,
   value: pz.nx.NamedArray,
   placement: Placement | None,
   inputs: Inputs | None,
 ) -> tuple[pz.nx.NamedArray, Taps]:
-  """Passes `value` through a site outside the stack."""
-  tape, site = Tape(), Site(name, None)
-  here = {name: (inputs or {})[site]} if site in (inputs or {}) else {}
-  context = Context(placement, tape, None, here)
+  """Passes `value` through a site, or a norm, outside the stack."""
+  tape = Tape()
+  outer = {s.name: v for s, v in (inputs or {}).items() if s.layer is None}
+  context = Context(placement, tape, None, outer, model.stack.shared)
   value = layer(value, context=context)
-  return value, {Site(n, None): v for n, v in tape.values.items()}
+  return value, {Site(name, None): v for name, v in tape.values.items()}

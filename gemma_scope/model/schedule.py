@@ -26,6 +26,10 @@ class Run:
     start = self.first * period + k
     return range(start, start + self.count * period, period)
 
+  def all_layers(self, period: int) -> range:
+    """All layers of the run, in order."""
+    return range(self.first * period, (self.first + self.count) * period)
+
 
 def group_periods(
   num_periods: int, signature: Callable[[int], Hashable]

@@ -19,6 +19,7 @@ PARAMETER_RULES: Mapping[str, str] = {
   axes.HEADS: MODEL,
   axes.KV_HEADS: MODEL,
   axes.NEURONS: MODEL,
+  axes.LATENTS: MODEL,
   axes.EMBEDDING: DATA,
 }
 

@@ -5,7 +5,7 @@ records or changes the value there.
 """
 
 import dataclasses
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from penzai import pz
 
@@ -50,6 +50,49 @@ class ActiveSite(pz.nn.Layer):
   )
 
 
+@pz.pytree_dataclass
+class SharingSite(ActiveSite):
+  """An active site that uses a layer the stack holds for several sites.
+
+  Attributes:
+    inner: The layer that was here before; runs first.
+    name: The site's name.
+    layers: The decoder layers it acts on; None where the site has no layer.
+    uses: Key of the layer in `Stack.shared`.
+    crosses: Whether it exchanges values with sites of other decoder layers,
+      which the stack then runs one by one.
+    ahead: Whether it needs values of later layers, which the stack then finds
+      out in a rehearsal.
+  """
+
+  inner: pz.nn.Layer
+  name: str = dataclasses.field(metadata={"pytree_node": False})
+  layers: tuple[int, ...] | None = dataclasses.field(
+    metadata={"pytree_node": False}
+  )
+  uses: str = dataclasses.field(metadata={"pytree_node": False})
+  crosses: bool = dataclasses.field(metadata={"pytree_node": False})
+  ahead: bool = dataclasses.field(metadata={"pytree_node": False})
+
+
+@pz.pytree_dataclass
+class ActiveLayer(pz.nn.Layer):
+  """Base of what surgery puts around a layer that is no site.
+
+  Like an `ActiveSite` it acts on some decoder layers, and gives way to what it
+  wraps elsewhere.
+
+  Attributes:
+    inner: The layer inside.
+    layers: The decoder layers it acts on; None outside of them.
+  """
+
+  inner: pz.nn.Layer
+  layers: tuple[int, ...] | None = dataclasses.field(
+    metadata={"pytree_node": False}
+  )
+
+
 def acting_on(block: LayerT, layer: int) -> LayerT:
   """A block as surgery wants it for one decoder layer.
 
@@ -58,11 +101,35 @@ def acting_on(block: LayerT, layer: int) -> LayerT:
   """
 
   def settle(site: pz.nn.Layer) -> pz.nn.Layer:
-    if not isinstance(site, ActiveSite):
+    if isinstance(site, ActiveLayer):
+      inner = acting_on(site.inner, layer)
+    elif isinstance(site, ActiveSite):
+      inner = settle(site.inner)
+    else:
       return site
-    inner = settle(site.inner)
     if site.layers is not None and layer not in site.layers:
       return inner
-    return dataclasses.replace(site, inner=inner, layers=None)
+    if isinstance(site, ActiveLayer):
+      return dataclasses.replace(site, inner=inner, layers=None)
+    parts = {n: settle(part) for n, part in inner_sites(site).items()}
+    return dataclasses.replace(site, inner=inner, layers=None, **parts)
 
-  return pz.select(block).at_instances_of(ActiveSite).apply(settle)
+  found = pz.select(block).at_instances_of((ActiveSite, ActiveLayer))
+  return found.apply(settle)
+
+
+def without_scopes(layer: Any) -> Any:
+  """What stands inside the `ActiveLayer`s around a layer."""
+  while isinstance(layer, ActiveLayer):
+    layer = layer.inner
+  return layer
+
+
+def inner_sites(site: ActiveSite) -> dict[str, "SiteLayer | ActiveSite"]:
+  """Field -> site of an active site that has sites of its own."""
+  fields = {f.name: getattr(site, f.name) for f in dataclasses.fields(site)}
+  return {
+    name: value
+    for name, value in fields.items()
+    if name != "inner" and isinstance(value, SiteLayer | ActiveSite)
+  }

@@ -5,6 +5,11 @@ place in the period share one traced program and stack their weights along a
 `layer` axis, so that compile time does not grow with depth; the layers past
 the last whole period, or all of them in an unrolled stack, follow singly. What
 taps record leaves a scan as its outputs.
+
+Layers whose sites exchange values (see `SharingSite`) run one by one, and the
+values travel between them beside the residual stream. Where a site needs
+values of layers behind it, the pass is rehearsed: run once without what those
+sites write, to find the values out, and then run.
 """
 
 from collections.abc import Mapping
@@ -20,11 +25,17 @@ from gemma_scope.model import schedule
 from gemma_scope.model.block import Block
 from gemma_scope.model.context import Context, Past, Tape
 from gemma_scope.model.placement import Placement
-from gemma_scope.model.site_layer import ActiveSite, acting_on
+from gemma_scope.model.site_layer import (
+  ActiveLayer,
+  ActiveSite,
+  SharingSite,
+  acting_on,
+)
 from gemma_scope.sites import Site
 
 Taps = dict[Site, pz.nx.NamedArray]
 Inputs = Mapping[Site, pz.nx.NamedArray]
+Carried = dict[str, Any]
 
 
 @pz.pytree_dataclass
@@ -37,12 +48,14 @@ class Stack(pz.nn.Layer):
     rest: The layers after the whole periods.
     num_periods: Length of the `layer` axis of `period`.
     stop: Layers from this index on are not run.
+    shared: Layers that several sites use, by the key these give.
   """
 
   period: tuple[Block, ...]
   rest: tuple[Block, ...]
   num_periods: int = dataclasses.field(metadata={"pytree_node": False})
   stop: int = dataclasses.field(metadata={"pytree_node": False})
+  shared: dict[str, Any] = dataclasses.field(default_factory=dict)
 
   def __call__(
     self,
@@ -65,18 +78,64 @@ class Stack(pz.nn.Layer):
     Returns:
       The residual stream after the last layer run, and what taps recorded.
     """
-    call = _Call(placement, past, inputs or {})
+    call = _Call(placement, past, inputs or {}, self.shared)
+    carried, before = self._rehearse(x, call)
+    x, taps, _ = self._run(x, call, carried, self.stop)
+    return x, before | taps
+
+  def _run(
+    self, x: pz.nx.NamedArray, call: "_Call", carried: Carried, stop: int
+  ) -> tuple[pz.nx.NamedArray, Taps, Carried]:
+    """Runs the layers before `stop`; what sites leave joins `carried`."""
     scanned = len(self.period) * self.num_periods
-    whole = min(self.stop, scanned) // max(len(self.period), 1)
+    whole = min(stop, scanned) // max(len(self.period), 1)
     taps: Taps = {}
     for run in schedule.group_periods(whole, self._signature):
-      x, seen = self._scan(run, x, call)
+      if self._crossed(run):
+        layers = run.all_layers(len(self.period))
+        x, seen, carried = self._one_by_one(layers, x, call, carried)
+      else:
+        x, seen = self._scan(run, x, call)
       taps |= seen
-    for layer in range(whole * len(self.period), self.stop):
+    rest = range(whole * len(self.period), stop)
+    x, seen, carried = self._one_by_one(rest, x, call, carried)
+    return x, taps | seen, carried
+
+  def _one_by_one(
+    self,
+    layers: range,
+    x: pz.nx.NamedArray,
+    call: "_Call",
+    carried: Carried,
+  ) -> tuple[pz.nx.NamedArray, Taps, Carried]:
+    taps: Taps = {}
+    for layer in layers:
       block = acting_on(self.block(layer), layer)
-      x, seen = call.run(block, x, layer, call.inputs_of(layer))
+      inputs = call.inputs_of(layer)
+      x, seen, carried = call.run(block, x, layer, inputs, carried)
       taps |= {Site(name, layer): value for name, value in seen.items()}
-    return x, taps
+    return x, taps, carried
+
+  def _rehearse(
+    self, x: pz.nx.NamedArray, call: "_Call"
+  ) -> tuple[Carried, Taps]:
+    """Finds out what sites need of layers behind them; mostly nothing.
+
+    Taps come back as parts `rehearsal` of their sites, except on latents.
+    """
+    ahead = [
+      layer for layer in range(self.num_layers) if self._reads_ahead(layer)
+    ]
+    if not ahead:
+      return {}, {}
+    past = None if call.past is None else call.past.rehearsal
+    call = dataclasses.replace(call, past=past)
+    _, taps, carried = self._run(x, call, {}, max(ahead) + 1)
+    return carried, {
+      _rehearsed(site): value
+      for site, value in taps.items()
+      if site.name in (site.base, f"{site.base}.latents")
+    }
 
   @property
   def num_layers(self) -> int:
@@ -85,11 +144,37 @@ class Stack(pz.nn.Layer):
 
   def block(self, layer: int) -> Block:
     """The block of one layer, cut out of the stacked weights if need be."""
+    block = self._holder(layer)
+    if layer >= len(self.period) * self.num_periods:
+      return block
+    return take_layer(block, layer // len(self.period))
+
+  def _holder(self, layer: int) -> Block:
+    """The block that stands for a layer, and perhaps for others."""
     scanned = len(self.period) * self.num_periods
     if layer >= scanned:
       return self.rest[layer - scanned]
-    place, index = layer % len(self.period), layer // len(self.period)
-    return take_layer(self.period[place], index)
+    return self.period[layer % len(self.period)]
+
+  def _reads_ahead(self, layer: int) -> bool:
+    """Whether a site of a layer needs values of layers behind it."""
+    return any(
+      isinstance(site, SharingSite)
+      and site.ahead
+      and (site.layers is None or layer in site.layers)
+      for site in active_sites(self._holder(layer))
+    )
+
+  def _crossed(self, run: schedule.Run) -> bool:
+    """Whether sites in a run exchange values between layers."""
+    size = len(self.period)
+    return any(
+      isinstance(site, SharingSite)
+      and site.crosses
+      and (site.layers is None or run.first * size + k in site.layers)
+      for k, block in enumerate(self.period)
+      for site in active_sites(block)
+    )
 
   def _signature(self, p: int) -> tuple[tuple[bool, ...], ...]:
     """Which of the surgery's layers act in period `p`."""
@@ -119,7 +204,7 @@ class Stack(pz.nn.Layer):
       for k, block in enumerate(blocks):
         layer = index * size + k
         block = take_layer(block, index)
-        carry, seen = call.run(block, carry, layer, inputs[k])
+        carry, seen, _ = call.run(block, carry, layer, inputs[k], {})
         outputs.append(seen)
       return carry, outputs
 
@@ -135,6 +220,7 @@ class _Call:
   placement: Placement
   past: Past | None
   inputs: Inputs
+  shared: Mapping[str, Any]
 
   def run(
     self,
@@ -142,13 +228,21 @@ class _Call:
     x: pz.nx.NamedArray,
     layer: int | jax.Array,
     inputs: Mapping[str, Any],
-  ) -> tuple[pz.nx.NamedArray, dict[str, pz.nx.NamedArray]]:
+    carried: Carried,
+  ) -> tuple[pz.nx.NamedArray, dict[str, pz.nx.NamedArray], Carried]:
     """Runs one block, inside a scan or not."""
     past = None
     if self.past is not None:
       key, value = (_take(a, layer) for a in (self.past.key, self.past.value))
       past = Past(key, value, self.past.places)
-    return run_block(block, x, self.placement, past, inputs)
+    using = [s for s in active_sites(block) if isinstance(s, SharingSite)]
+    shared = {site.uses: self.shared[site.uses] for site in using}
+    crosses = any(site.crosses for site in using)
+    x, taps, left = run_block(
+      *(block, x, self.placement, past, inputs),
+      *(shared, carried if crosses else {}),
+    )
+    return x, taps, left if crosses else carried
 
   def inputs_of(self, layer: int) -> dict[str, pz.nx.NamedArray]:
     """The edit inputs of one layer, by site name."""
@@ -177,27 +271,35 @@ def run_block(
   placement: Placement,
   past: Past | None,
   inputs: Mapping[str, Any],
-) -> tuple[pz.nx.NamedArray, dict[str, pz.nx.NamedArray]]:
-  """One block and what its taps recorded.
+  shared: Mapping[str, Any],
+  carried: Carried,
+) -> tuple[pz.nx.NamedArray, dict[str, pz.nx.NamedArray], Carried]:
+  """One block, what its taps recorded, and what is carried on.
 
   It is jitted so that layers of equal structure are traced once, not so that
   it be compiled apart: the compiler inlines it.
   """
-  tape = Tape()
-  context = Context(placement, tape, past, inputs)
+  tape, carried = Tape(), dict(carried)
+  context = Context(placement, tape, past, inputs, shared, carried)
   names = tuple(x.named_axes)
   # An edit may return the axes in another order; a scan must not.
-  return pz.nx.wrap(
-    block(x, context=context).unwrap(*names), *names
-  ), tape.values
+  x = pz.nx.wrap(block(x, context=context).unwrap(*names), *names)
+  return x, tape.values, carried
 
 
-def active_sites(layer: pz.nn.Layer) -> list[ActiveSite]:
+def _rehearsed(site: Site) -> Site:
+  """Where a rehearsal's value of a site is found."""
+  if site.name != site.base:
+    return site
+  return Site(f"{site.name}.rehearsal", site.layer)
+
+
+def active_sites(layer: pz.nn.Layer) -> list[ActiveSite | ActiveLayer]:
   """Every layer that surgery put inside `layer`, outer ones first."""
-  found: list[ActiveSite] = []
+  found: list[ActiveSite | ActiveLayer] = []
 
   def visit(node: Any) -> bool:
-    if isinstance(node, ActiveSite):
+    if isinstance(node, ActiveSite | ActiveLayer):
       found.append(node)
     return False
 

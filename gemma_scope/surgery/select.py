@@ -1,6 +1,8 @@
 """Finding the sites of a model and putting layers there.
 
 Every function takes a model and returns another; nothing is patched in place.
+Parts of sites are found inside what surgery put there before: latents in a
+spliced dictionary, the factor of a norm in the norm, which is opened for it.
 """
 
 from collections.abc import Callable, Iterable
@@ -8,11 +10,13 @@ import dataclasses
 
 from penzai import pz
 
+from gemma_scope.errors import SiteError
 from gemma_scope.model.block import Block
 from gemma_scope.model.gemma import Gemma
-from gemma_scope.model.site_layer import ActiveSite, SiteLayer
+from gemma_scope.model.site_layer import ActiveSite, SiteLayer, inner_sites
 from gemma_scope.model.stack import Stack
 from gemma_scope.sites import Site, resolve
+from gemma_scope.surgery.norm_sites import open_norms
 from gemma_scope.surgery.taps import Offset, Replacement, Tap
 
 MakeLayer = Callable[[pz.nn.Layer, str, tuple[int, ...] | None], pz.nn.Layer]
@@ -47,22 +51,25 @@ def wrap_sites(
   Raises:
     SiteError: If the model has no such site.
   """
-  by_name: dict[str, set[int | None]] = {}
-  for site in resolve(sites, model.stack.num_layers):
-    by_name.setdefault(site.name, set()).add(site.layer)
+  asked = set(resolve(sites, model.stack.num_layers))
+  wrapper = _Wrapper(asked, make, set())
+  model = open_norms(model, {site.name for site in asked})
   stack = model.stack
   size = len(stack.period)
   period = tuple(
-    _wrap_block(block, range(k, size * stack.num_periods, size), by_name, make)
+    wrapper.block(block, range(k, size * stack.num_periods, size))
     for k, block in enumerate(stack.period)
   )
   first = size * stack.num_periods
   rest = tuple(
-    _wrap_block(block, range(first + i, first + i + 1), by_name, make)
+    wrapper.block(block, range(first + i, first + i + 1))
     for i, block in enumerate(stack.rest)
   )
   stack = dataclasses.replace(stack, period=period, rest=rest)
-  return _wrap_outer(dataclasses.replace(model, stack=stack), by_name, make)
+  model = wrapper.outer(dataclasses.replace(model, stack=stack))
+  for site in sorted(asked - wrapper.found):
+    raise not_there(site)
+  return model
 
 
 def stop_after(model: Gemma, sites: Iterable[Site | str]) -> Gemma:
@@ -74,37 +81,89 @@ def stop_after(model: Gemma, sites: Iterable[Site | str]) -> Gemma:
   for site in resolve(sites, model.stack.num_layers):
     if site.layer is not None:
       stop = max(stop, site.layer + 1)
-    elif site.name != "embed":
+    elif site.base != "embed":
       stop = model.stack.num_layers
   stack: Stack = dataclasses.replace(model.stack, stop=stop)
   return dataclasses.replace(model, stack=stack)
 
 
-def _wrap_block(
-  block: Block,
-  layers: range,
-  by_name: dict[str, set[int | None]],
-  make: MakeLayer,
-) -> Block:
-  """Wraps the sites of one block that stands for `layers`."""
+@dataclasses.dataclass(frozen=True)
+class _Wrapper:
+  """Wraps sites in new layers, and remembers which it found.
 
-  def wrap(layer: SiteLayer | ActiveSite) -> pz.nn.Layer:
-    asked = by_name.get(layer.name, set())
-    chosen = tuple(i for i in layers if i in asked)
-    return make(layer, layer.name, chosen) if chosen else layer
+  Attributes:
+    asked: The sites to wrap.
+    make: As in `wrap_sites`.
+    found: Those wrapped so far.
+  """
 
-  found = pz.select(block).at_instances_of((SiteLayer, ActiveSite))
-  return found.apply(wrap)
+  asked: set[Site]
+  make: MakeLayer
+  found: set[Site]
+
+  def block(self, block: Block, layers: range) -> Block:
+    """Wraps the sites of one block that stands for `layers`."""
+
+    def wrap(site: SiteLayer | ActiveSite) -> pz.nn.Layer:
+      return self.site(site, tuple(layers))
+
+    found = pz.select(block).at_instances_of((SiteLayer, ActiveSite))
+    return found.apply(wrap)
+
+  def outer(self, model: Gemma) -> Gemma:
+    """Wraps the sites outside the stack."""
+    parts = {n: getattr(model, n) for n in ("embed", "final", "logits")}
+    changed = {name: self.site(site, None) for name, site in parts.items()}
+    norm = pz.select(model.final_norm).at_instances_of((SiteLayer, ActiveSite))
+    changed["final_norm"] = norm.apply(lambda site: self.site(site, None))
+    return dataclasses.replace(model, **changed)
+
+  def site(
+    self, site: SiteLayer | ActiveSite, layers: tuple[int, ...] | None
+  ) -> pz.nn.Layer:
+    """Wraps a site that stands for `layers`, and the sites inside it."""
+    inside = self._inside(site, layers)
+    every = (None,) if layers is None else layers
+    chosen = [i for i in every if self._is_asked(site.name, i)]
+    if not chosen:
+      return inside
+    self.found.update(Site(site.name, layer) for layer in chosen)
+    acting = None if layers is None else tuple(i for i in layers if i in chosen)
+    return self.make(inside, site.name, acting)
+
+  def _is_asked(self, name: str, layer: int | None) -> bool:
+    return any(s.name == name and s.layer == layer for s in self.asked)
+
+  def _inside(
+    self, site: pz.nn.Layer, layers: tuple[int, ...] | None
+  ) -> pz.nn.Layer:
+    """Wraps sites that active ones hold, such as latents."""
+    if not isinstance(site, ActiveSite):
+      return site
+    acts = layers
+    if layers is not None and site.layers is not None:
+      acts = tuple(i for i in layers if i in site.layers)
+    changed = {n: self.site(s, acts) for n, s in inner_sites(site).items()}
+    inner = self._inside(site.inner, layers)
+    if inner is site.inner and all(
+      changed[n] is s for n, s in inner_sites(site).items()
+    ):
+      return site
+    return dataclasses.replace(site, inner=inner, **changed)
 
 
-def _wrap_outer(
-  model: Gemma, by_name: dict[str, set[int | None]], make: MakeLayer
-) -> Gemma:
-  """Wraps the sites outside the stack."""
-  fields = {"embed": "embed", "final_norm": "final", "logits": "logits"}
-  changed = {
-    field: make(getattr(model, field), name, None)
-    for name, field in fields.items()
-    if name in by_name
-  }
-  return dataclasses.replace(model, **changed)
+def not_there(site: Site) -> SiteError:
+  """The error for a part of a site that nothing in the model has."""
+  part = site.name.partition(".")[2]
+  if part == "latents":
+    return SiteError(
+      "There are no latents: no dictionary reads this site.",
+      received=str(site),
+      instead="surgery.splice(model, {site: dictionary}) first",
+    )
+  return SiteError(
+    f"The model has no such part of a site here ({part}).",
+    received=str(site),
+    instead='splice a dictionary in first, with error="keep" or "freeze" to '
+    "have an error",
+  )

@@ -1,14 +1,19 @@
 """A catalogued Hugging Face repository -> a folder on this machine.
 
 The hub's own cache is asked first and without any request; only what is
-missing is downloaded, and of a repository only weights, config and tokenizer.
+missing is downloaded, and of a repository only weights, config and tokenizer,
+or the files asked for by name.
 """
 
+from collections.abc import Sequence
+import logging
 import os
 import pathlib
 
 from gemma_scope import errors
 from gemma_scope.weights import catalog, safetensors_hf
+
+_log = logging.getLogger(__name__)
 
 _FILES = (
   "config.json",
@@ -83,6 +88,101 @@ def cached_snapshot(entry: catalog.Entry) -> pathlib.Path | None:
   # Links of an interrupted download point nowhere.
   whole = bool(files) and all(os.path.isfile(file) for file in files)
   return pathlib.Path(folder) if whole else None
+
+
+def files(
+  repository: str,
+  names: Sequence[str],
+  *,
+  optional: Sequence[str] = (),
+  revision: str | None = None,
+) -> dict[str, pathlib.Path]:
+  """Single files of a repository, downloaded if need be.
+
+  Without a revision the commit that the cache knows as `main` is meant, so that
+  what was fetched once stays as it is; the first download sets it.
+
+  Args:
+    repository: For example "google/gemma-scope-2-270m-pt".
+    names: Paths in the repository.
+    optional: Paths that need not exist, or be had: without network a warning
+      says that one is left out.
+    revision: Commit, tag or branch.
+
+  Returns:
+    Path in the repository -> file in the cache, of one commit, without the
+    optional files that are missing.
+
+  Raises:
+    CheckpointError: A file does not exist or cannot be downloaded.
+  """
+  wanted = revision or _cached_commit(repository) or "main"
+  found = {n: _cached_file(repository, n, wanted) for n in (*names, *optional)}
+  for name, path in found.items():
+    if path is None:
+      file = _download(repository, name, wanted, name in optional)
+      found[name] = file or _ABSENT
+      if file is not None:
+        wanted = _commit_of(file, name)
+  return {n: p for n, p in found.items() if p is not None and p != _ABSENT}
+
+
+_ABSENT = pathlib.Path("absent")
+
+
+def _cached_file(
+  repository: str, name: str, revision: str
+) -> pathlib.Path | None:
+  """The file in the cache, `_ABSENT` if it is known not to exist, or None."""
+  import huggingface_hub
+
+  path = huggingface_hub.try_to_load_from_cache(
+    repository, name, revision=revision
+  )
+  if isinstance(path, str):
+    return pathlib.Path(path)
+  return _ABSENT if path is not None else None
+
+
+def _cached_commit(repository: str) -> str | None:
+  """The commit that the cache took for `main`."""
+  from huggingface_hub import constants
+
+  folder = f"models--{repository.replace('/', '--')}"
+  ref = pathlib.Path(constants.HF_HUB_CACHE) / folder / "refs" / "main"
+  return ref.read_text().strip() if ref.is_file() else None
+
+
+def _commit_of(file: pathlib.Path, name: str) -> str:
+  """The commit in the path …/snapshots/COMMIT/name."""
+  return file.parts[-1 - len(pathlib.PurePosixPath(name).parts)]
+
+
+def _download(
+  repository: str, name: str, revision: str, optional: bool
+) -> pathlib.Path | None:
+  import huggingface_hub
+  from huggingface_hub import errors as hub_errors
+
+  try:
+    path = huggingface_hub.hf_hub_download(repository, name, revision=revision)
+    return pathlib.Path(path)
+  except (hub_errors.HfHubHTTPError, OSError) as error:
+    absent = isinstance(error, hub_errors.EntryNotFoundError)
+    received = f"{repository} at {revision}: {name}"
+    if optional:
+      if not absent or isinstance(error, hub_errors.LocalEntryNotFoundError):
+        _log.warning("Going on without %s: %s", received, _first_line(error))
+      return None
+    raise _not_downloaded(received, error) from error
+
+
+def _not_downloaded(received: str, error: Exception) -> errors.CheckpointError:
+  return errors.CheckpointError(
+    "The file cannot be downloaded, and the cache does not hold it.",
+    received=f"{received}: {_first_line(error)}",
+    instead="check the network and the name, or give a folder on disk",
+  )
 
 
 def _alternative(entry: catalog.Entry) -> str:

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import gemma_scope as gs
 from gemma_scope import axes, errors
 from gemma_scope.activations.run import capture
 from gemma_scope.attribution.attribute import (
@@ -14,17 +15,31 @@ from gemma_scope.attribution.attribute import (
 from gemma_scope.attribution.objectives import logit, logit_difference
 
 # Few steps: these tests are about rows, axes and padding.
-OPTIONS = GradientOptions(steps=3, quadrature="midpoint", baseline="zero")
+OPTIONS = {
+  "integrated_gradients": GradientOptions(3, "midpoint", "zero"),
+  "smoothgrad": gs.attribution.SmoothGradOptions(samples=3),
+  "expected_gradients": gs.attribution.ExpectedGradientsOptions(samples=3),
+  "occlusion": gs.attribution.OcclusionOptions(window=3, stride=2),
+}
 AT = ("embed", "pattern[1]", "mlp_act[0]", "final_norm")
 LONG, SHORT = " Mary and John gave a drink to Mary in", " the capital of"
 
 methods = pytest.mark.parametrize("method", METHODS)
 
 
+# They compile once a site.
+ONE_BY_ONE = (
+  *("integrated_gradients", "smoothgrad", "expected_gradients", "deeplift"),
+  "occlusion",
+)
+
+
 def sites_of(method):
-  """Integration compiles once a site; some tables hold patterns constant."""
-  if method == "integrated_gradients":
+  """Few for what compiles; some tables hold patterns constant."""
+  if method in ONE_BY_ONE:
     return ("pattern[1]", "embed")
+  if method == "leave_one_out":
+    return ("embed",)
   if method in ("cp_lrp", "lrp_epsilon", "lrp_gamma"):
     return tuple(site for site in AT if "pattern" not in site)
   return AT
@@ -41,7 +56,7 @@ def test_rows_do_not_know_of_each_other(double, method):
       target,
       method=method,
       at=sites_of(method),
-      options=OPTIONS,
+      options=OPTIONS.get(method),
     )
 
   both = run([LONG, SHORT])
@@ -77,7 +92,12 @@ def test_rows_do_not_know_of_each_other(double, method):
 def test_relevance_has_the_axes_of_its_site(double, method):
   at = sites_of(method)
   result = attribute(
-    double.lm, SHORT, logit(" Paris"), method=method, at=at, options=OPTIONS
+    double.lm,
+    SHORT,
+    logit(" Paris"),
+    method=method,
+    at=at,
+    options=OPTIONS.get(method),
   )
   acts = capture(double.lm, SHORT, at)
   assert list(result) == list(acts)
@@ -91,14 +111,13 @@ def test_relevance_has_the_axes_of_its_site(double, method):
   assert result.method == method
 
 
-def test_only_integration_promises_a_sum(double):
+def test_integration_promises_a_sum_and_a_slope_does_not(double):
   target = logit(" Paris")
   ids = double.ids
-  local = attribute(
-    double.lm, ids, target, method="input_x_gradient", options=OPTIONS
-  )
+  local = attribute(double.lm, ids, target, method="input_x_gradient")
   assert np.isnan(local.expected[next(iter(local))]).all()
-  path = attribute(double.lm, ids, target, at="embed", options=OPTIONS)
+  options = OPTIONS["integrated_gradients"]
+  path = attribute(double.lm, ids, target, at="embed", options=options)
   assert path.method == "integrated_gradients"
   assert np.isfinite(path.residual()).all()
 
@@ -130,9 +149,9 @@ def test_only_integration_promises_a_sum(double):
       "received: baseline='blur' at embed",
     ),
     (
-      {"options": GradientOptions(baseline="mean"), "at": ["z[0]"]},
+      {"options": GradientOptions(baseline="pad"), "at": ["z[0]"]},
       errors.ConfigError,
-      r"received: baseline='mean' at z\[0\]",
+      r"received: baseline='pad' at z\[0\]",
     ),
     (
       {"options": GradientOptions(baseline=np.zeros((1, 5, 32)))},

@@ -2,10 +2,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gemma_scope.activations.run import capture
 from gemma_scope.activations.tokens import to_tokens
-from gemma_scope.attribution.baselines import baseline_at
+from gemma_scope.attribution.baselines import (
+  OtherPrompt,
+  ReplacedTokens,
+  baseline_at,
+  resolved_baseline,
+)
 from gemma_scope.attribution.rows import to_rows
-from gemma_scope.errors import ConfigError
+from gemma_scope.errors import ConfigError, TextError
 from gemma_scope.sites import Site
 
 EMBED = Site("embed")
@@ -70,6 +76,64 @@ def test_arrays_of_another_shape_are_refused(tiny_lm, rows, shape):
     baseline_at(EMBED, np.ones(shape), tiny_lm.model, rows)
 
 
-def test_mean_is_for_tokens(tiny_lm, rows):
-  with pytest.raises(ConfigError, match='at "embed" also "mean" and "pad"'):
-    baseline_at(Site("z", 1), "mean", tiny_lm.model, rows)
+@pytest.mark.parametrize(
+  ("site", "wanted"),
+  [(Site("pattern", 1), "mean"), (Site("z", 1), "pad"), (EMBED, "blur")],
+)
+def test_what_a_site_does_not_have_is_refused(tiny_lm, rows, site, wanted):
+  with pytest.raises(
+    ConfigError, match=f"baseline='{wanted}'.*\n.*\"mean\" at"
+  ):
+    baseline_at(site, wanted, tiny_lm.model, rows)
+
+
+def test_mean_of_any_site_is_over_each_prompts_own_tokens(tiny_lm, rows):
+  site = Site("z", 1)
+  acts = capture(tiny_lm, np.asarray(IDS), [site])
+  x = np.asarray(acts[site].unwrap(*site.info.axes))
+  found = np.asarray(baseline_at(site, "mean", tiny_lm.model, rows))
+  np.testing.assert_allclose(found[:, 0], x[:, 0], rtol=1e-5, atol=1e-6)
+  np.testing.assert_allclose(
+    found[0, 2], x[0, 1:].mean(0), rtol=1e-4, atol=1e-6
+  )
+  np.testing.assert_allclose(found[1, 1], x[1, 1], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("site", [EMBED, Site("mlp_act", 2)])
+def test_other_tokens_stand_for_their_value(tiny_lm, site):
+  batch = to_tokens(tiny_lm, [" the capital of France is", " Paris is"])
+  others = [" the city of Rome is", " John is"]
+  wanted = resolved_baseline(OtherPrompt(others), tiny_lm, batch)
+  found = baseline_at(site, wanted, tiny_lm.model, to_rows(batch, -1))
+  acts = capture(tiny_lm, others, [site])
+  expected = np.asarray(acts[site].unwrap(*site.info.axes))
+  for row, n in enumerate(batch.lengths):
+    np.testing.assert_allclose(
+      found[row, :n], expected[row, :n], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_one_prompt_stands_for_all_of_its_length(tiny_lm):
+  batch = to_tokens(tiny_lm, [" Paris is", " Rome is"])
+  wanted = resolved_baseline(OtherPrompt(" John is"), tiny_lm, batch)
+  found = baseline_at(EMBED, wanted, tiny_lm.model, to_rows(batch, -1))
+  assert found.shape[0] in (1, 2)
+
+
+def test_control_tokens_are_not_replaced(tiny_lm):
+  text = "<start_of_turn> Paris is<end_of_turn>"
+  batch = to_tokens(tiny_lm, [text, " the capital of France is a city"])
+  resolved = resolved_baseline(ReplacedTokens(" and"), tiny_lm, batch)
+  filler = tiny_lm.tokenizer.token_id(" and")
+  np.testing.assert_array_equal(
+    resolved.ids[0], [2, 105, filler, filler, 106, 0, 0, 0]
+  )
+  assert (resolved.ids[1, 1:] == filler).all()
+  assert resolved.ids[1, 0] == 2
+
+
+@pytest.mark.parametrize("other", [" Paris", [" Paris is", " Paris"]])
+def test_prompts_of_another_length_are_refused(tiny_lm, other):
+  batch = to_tokens(tiny_lm, " the capital of")
+  with pytest.raises(TextError, match=r"as many tokens as(.|\n)*\[4\]"):
+    resolved_baseline(OtherPrompt(other), tiny_lm, batch)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from gemma_scope import errors
 from gemma_scope.attribution import lrp
 from gemma_scope.attribution.composites import CLIP, PRODUCT, QUOTIENT, WEIGHTS
 from tests.attribution.checks import relevance
@@ -38,6 +39,38 @@ def test_rules_within_scopes_go_first_and_the_last_wins():
   assert table.find("exp", "block_1/attention") == lrp.Stop()
   assert table.find(WEIGHTS, "block_3/mlp") == lrp.Native()
   assert TABLE.scopes == ()
+
+
+def test_equal_tables_are_equal_and_compile_once():
+  def made(gamma=0.25):
+    table = lrp.CP_LRP.replace("mine", {"weights": lrp.Gamma(gamma)})
+    table = table.within("*/mlp", {"exp": lrp.Identity()})
+    return table.at("mlp[3:]", {"weights": lrp.ZPlus()})
+
+  assert made() == made()
+  assert hash(made()) == hash(made())
+  assert made(0.5) != made()
+  others = (
+    made().replace("other", {}),
+    made().within("*", {"exp": lrp.Stop()}),
+    made().at("mlp[0]", {"exp": lrp.Stop()}),
+    lrp.CP_LRP,
+  )
+  assert len({made(), made(), *others}) == 5
+  given = {"exp": lrp.Stop()}
+  table = lrp.RuleTable("TABLE", given)
+  given["exp"] = lrp.Native()
+  assert table.find("exp", "") == lrp.Stop()
+
+
+def test_places_need_a_model_and_rules():
+  table = TABLE.at("mlp[3:]", {"exp": lrp.Stop()})
+  with pytest.raises(
+    errors.ConfigError, match=r"no layers.*\n.*TABLE with rules at mlp\[3:\]"
+  ):
+    lrp.transform(jnp.tanh, table)
+  with pytest.raises(errors.ConfigError, match="Plain gradients obey no rules"):
+    lrp.GRADIENT.at("mlp[3:]", {"exp": lrp.Stop()})
 
 
 def test_tables_cannot_be_changed():

@@ -246,11 +246,11 @@ def test_another_target_or_prompt_does_not_compile_again(double):
     "input_x_gradient": engine.relevance,
     "integrated_gradients": gradients.path_gradient,
   }
-  options = GradientOptions(steps=2, baseline="mean")
+  options = {"integrated_gradients": GradientOptions(2, baseline="mean")}
   for method, function in methods.items():
 
     def run(text, target, method=method):
-      attribute(lm, text, target, method=method, options=options)
+      attribute(lm, text, target, method=method, options=options.get(method))
 
     run(" the capital", logit_difference(" Paris", " Rome"))
     before = function._cache_size()

@@ -17,7 +17,8 @@ def test_every_rule_and_table_is_there():
       assert getattr(gs.lrp, name) is value
   tables = {v.name for v in vars(gs.lrp).values() if isinstance(v, RuleTable)}
   assert tables == {
-    *("GRADIENT", "ATTN_LRP", "CP_LRP", "LRP_EPSILON", "LRP_GAMMA", "FROZEN")
+    *("GRADIENT", "ATTN_LRP", "CP_LRP", "LRP_EPSILON", "LRP_GAMMA", "FROZEN"),
+    "DEEPLIFT",
   }
 
 

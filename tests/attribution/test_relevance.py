@@ -6,9 +6,16 @@ import numpy as np
 import pytest
 
 import gemma_scope as gs
+from gemma_scope import errors
 from gemma_scope.activations.tokens import TokenBatch
+from gemma_scope.attribution import lrp
+from gemma_scope.attribution.many import attribute_many
+from gemma_scope.attribution.objectives import activation, log_prob
+from gemma_scope.attribution.relevance import placed, promise
+from gemma_scope.sites import resolve
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "goldens" / "lxt.npz"
+SMALL = lrp.LRP_EPSILON.replace("SMALL", {"weights": lrp.Epsilon(1e-9)})
 PROMPT = "Mary and John went to Paris"
 
 
@@ -38,7 +45,8 @@ def test_every_layer_sums_to_the_target(tiny_lm, method):
 @pytest.mark.real
 def test_attn_lrp_is_that_of_lxt(real_lm, golden):
   names = names_of(golden)
-  assert len(names) >= 20
+  for kind in ("bos", "bare"):
+    assert sum(name.endswith(kind) for name in names) >= 10
   for name in names:
     found = gs.attribute(
       real_lm,
@@ -53,14 +61,60 @@ def test_attn_lrp_is_that_of_lxt(real_lm, golden):
 
 
 @pytest.mark.real
-def test_the_real_model_conserves(real_lm, golden):
+@pytest.mark.parametrize("rules", [lrp.CP_LRP, SMALL], ids=lambda r: r.name)
+def test_the_real_model_conserves(real_lm, golden, rules):
   for name in names_of(golden)[::4]:
-    found = gs.attribute(
+    (found,) = attribute_many(
       real_lm,
       bucketed(golden[f"{name}/tokens"]),
-      int(golden[f"{name}/target"]),
-      method="cp_lrp",
+      [int(golden[f"{name}/target"])],
+      method=rules,
       at=["embed", "resid_post[:]"],
     )
-    for site in found:
-      np.testing.assert_allclose(found.total(site), found.target, rtol=1e-4)
+    for share in found.shares().values():
+      np.testing.assert_allclose(share, 1, rtol=1e-4)
+
+
+@pytest.mark.real
+def test_attn_lrp_does_not_and_says_by_how_much(real_lm):
+  found = gs.attribute(
+    real_lm,
+    "The capital of France is",
+    " Paris",
+    method="attn_lrp",
+    at=["embed", "resid_post[:]"],
+  )
+  shares = [share[0] for share in found.shares().values()]
+  # Relevance is lost or made at every softmax, not in the last layer's write.
+  assert abs(shares[0] - 1) > 0.05
+  np.testing.assert_allclose(shares[-1], 1, rtol=1e-4)
+  assert np.isnan(found.residual()).all()
+
+
+@pytest.mark.parametrize(
+  ("site", "known"),
+  [
+    ("embed", True),
+    ("resid_mid[1]", True),
+    ("resid_post[2]", False),
+    ("z[0]", False),
+    ("mlp_write[0]", False),
+  ],
+)
+def test_a_sum_is_promised_where_all_relevance_passes(tiny_lm, site, known):
+  (site,) = resolve(site, 8)
+  target = activation("mlp_act[2]", {"neurons": 1}).resolve(tiny_lm)
+  value = np.asarray([2.0, 3.0])
+  expected = value if known else np.full(2, np.nan)
+  np.testing.assert_array_equal(promise(site, target, value), expected)
+  unknown = log_prob(5).resolve(tiny_lm)
+  assert np.isnan(promise(site, unknown, value)).all()
+
+
+def test_places_of_a_table_become_scopes_of_the_model(tiny_lm):
+  table = lrp.CP_LRP.at("mlp[1]", {"weights": lrp.Gamma()})
+  model, rest = placed(tiny_lm.model, table.at("z[2]", {"exp": lrp.Stop()}))
+  assert repr(model).count("RuleScope(") == 2
+  assert rest == lrp.CP_LRP
+  with pytest.raises(errors.SiteError, match="The model has 8 layers"):
+    placed(tiny_lm.model, lrp.CP_LRP.at("mlp[8]", {"exp": lrp.Stop()}))

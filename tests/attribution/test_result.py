@@ -1,5 +1,7 @@
 """What an attribution can be asked, on numbers made up here."""
 
+import dataclasses
+
 import numpy as np
 from penzai import pz
 import pytest
@@ -70,9 +72,85 @@ def test_it_is_a_mapping_by_site_or_string(result):
     result["z[2]"]
 
 
+def test_residuals_and_shares_of_every_site(result):
+  residuals, shares = result.residuals(), result.shares()
+  assert list(residuals) == list(shares) == [EMBED, Z, PATTERN]
+  for site in result:
+    np.testing.assert_allclose(
+      shares[site], result.total(site) / [3, 4], rtol=1e-6
+    )
+  np.testing.assert_array_equal(residuals[EMBED], result.residual())
+  assert np.isnan(residuals[Z]).all()
+  none = dataclasses.replace(result, target=np.zeros(2))
+  assert np.isnan(none.shares()[EMBED]).all()
+
+
+def test_parts_for_and_against_are_the_whole(result):
+  up, down = result.positive(), result.negative()
+  for site in result:
+    assert data(up[site]).min() >= 0 >= data(down[site]).max()
+    np.testing.assert_array_equal(
+      data(up[site]) + data(down[site]), data(result[site])
+    )
+    assert np.isnan(up.residual(site)).all()
+  assert up.method == "some_method, positive part"
+
+
+@pytest.mark.parametrize("by", ["absolute", "largest", "target"])
+def test_normalised_views(result, by):
+  found = result.normalised(by)
+  for site in result:
+    for row in range(2):
+      whole = data(result[site])[row].astype(np.float64)
+      sizes = np.abs(whole)
+      scale = {"absolute": sizes.sum(), "largest": sizes.max()}
+      expected = whole / scale.get(by, result.target[row])
+      np.testing.assert_allclose(data(found[site])[row], expected, rtol=1e-4)
+  silent = dataclasses.replace(
+    result, arrays={EMBED: result[EMBED] * 0}, target=np.zeros(2)
+  )
+  assert not data(silent.normalised(by)[EMBED]).any()
+  with pytest.raises(errors.ConfigError, match=r"by='max'.*\n.*by='largest'"):
+    result.normalised("max")
+
+
+def test_flow_is_relevance_by_layer_and_token(result):
+  layers = {Site("resid_post", i): result[EMBED] * (i + 1) for i in (2, 0)}
+  flow = dataclasses.replace(result, arrays=layers).flow()
+  assert dict(flow.named_axes) == {"layer": 2, "batch": 2, "seq": 5}
+  tokens = data(result.per_token())
+  np.testing.assert_allclose(data(flow)[0], tokens, rtol=1e-5)
+  np.testing.assert_allclose(data(flow)[1], 3 * tokens, rtol=1e-5)
+  with pytest.raises(errors.SiteError, match=r"No layer.*\n.*\n.*resid_post\["):
+    result.flow()
+
+
+def test_heads_neurons_and_the_strongest(result):
+  heads = result.per_head("z[3]")
+  assert dict(heads.named_axes) == {"batch": 2, "heads": 3}
+  expected = data(result[Z]).sum((1, 3))
+  np.testing.assert_allclose(data(heads), expected, rtol=1e-5, atol=1e-6)
+  best = result.top("z[3]", 1)[0][0]
+  assert best.index == np.abs(expected[0]).argmax()
+  assert result.top("z", 1)[0][0] == best
+  with pytest.raises(errors.ConfigError, match="no such elements"):
+    result.per_neuron("z[3]")
+  with pytest.raises(errors.SiteError, match="not among the results"):
+    result.top("mlp_act")
+
+
+def test_the_first_token_stands_apart(result):
+  np.testing.assert_array_equal(result.bos(), data(result.per_token())[:, 0])
+  first, rest = result.bos()[0], result.total()[0] - result.bos()[0]
+  page = result._repr_html_()
+  assert f"(first token {first:.3f}, the others {rest:.3f})" in page
+
+
 def test_it_shows_itself(result):
   assert repr(result).startswith("Attribution(some_method, target=[3. 4.], at=")
   page = result._repr_html_()
   assert page.count("some_method at embed") == 2  # one a row
+  assert page.count("Sum of relevance by site") == 2
+  assert "not promised" in page
   assert "&lt;b&gt;" in page
   assert "<b>" not in page

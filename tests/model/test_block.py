@@ -6,11 +6,13 @@ from penzai import pz
 import pytest
 
 from gemma_scope import axes
+from gemma_scope.attribution import lrp
 from gemma_scope.model.block import block_arrays, build_block
 from gemma_scope.model.layout import LAYER_LAYOUT
 from gemma_scope.model.site_layer import SiteLayer
 from gemma_scope.sites import SITES, Site
 from gemma_scope.surgery import offset, tap
+from gemma_scope.surgery.rule_scope import rule_scope
 from gemma_scope.testing.tiny import tiny_config, tiny_gemma
 from gemma_scope.weights.checkpoint import layer_shapes
 
@@ -63,5 +65,14 @@ def test_arrays_are_found_under_surgery_too():
   sites = [Site(name, 2) for name, info in SITES.items() if info.per_layer]
   edited = tap(offset(model, sites), sites)
   found = block_arrays(edited.stack.period[2])
+  for name, array in block_arrays(model.stack.period[2]).items():
+    assert found[name].data_array is array.data_array
+
+
+def test_arrays_are_found_inside_rule_scopes():
+  model = tiny_gemma()
+  names = ("block[2]", "attn[2]", "query[2]", "key[2]", "resid_post[2]")
+  scoped = rule_scope(model, names, {"weights": lrp.ZPlus()})
+  found = block_arrays(scoped.stack.period[2])
   for name, array in block_arrays(model.stack.period[2]).items():
     assert found[name].data_array is array.data_array

@@ -6,7 +6,13 @@ import jax.numpy as jnp
 from penzai import pz
 import pytest
 
-from gemma_scope.model.site_layer import ActiveSite, SiteLayer, acting_on
+from gemma_scope.model.site_layer import (
+  ActiveLayer,
+  ActiveSite,
+  SiteLayer,
+  acting_on,
+  without_scopes,
+)
 from gemma_scope.testing import programs
 
 VALUE = pz.nx.wrap(jnp.arange(3.0), "embedding")
@@ -60,3 +66,30 @@ def test_layers_that_share_an_edit_share_a_program():
   block = pz.nn.Sequential([Scale(SiteLayer("z"), "z", (0, 6))])
   assert acting_on(block, 0) == acting_on(block, 6)
   assert acting_on(block, 0) != acting_on(block, 1)
+
+
+@pz.pytree_dataclass
+class Around(ActiveLayer):
+  """Adds one."""
+
+  inner: pz.nn.Layer
+  layers: tuple[int, ...] | None = dataclasses.field(
+    metadata={"pytree_node": False}
+  )
+
+  def __call__(self, value, /, **side_inputs):
+    return self.inner(value, **side_inputs) + 1.0
+
+
+@pytest.mark.parametrize(
+  ("layer", "expected"), [(1, 3.0), (2, 2.0), (3, 2.0), (4, 1.0)]
+)
+def test_a_layer_around_others_acts_on_its_layers_as_they_on_theirs(
+  layer, expected
+):
+  inside = pz.nn.Sequential([Scale(SiteLayer("z"), "z", (1, 2))])
+  block = Around(inside, (1, 3))
+  whole = acting_on(block, layer)(VALUE)
+  assert whole.data_array.tolist()[1] == expected
+  assert without_scopes(Around(block, None)) is inside
+  assert acting_on(block, 1) == acting_on(Around(inside, (1, 5)), 1)

@@ -135,3 +135,82 @@ def test_offline_mode_asks_nobody(hub_cache, monkeypatch):
   monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
   with pytest.raises(errors.CheckpointError, match="cannot be downloaded"):
     hub.snapshot(_ENTRY)
+
+
+def _cached_file(hub_cache, name, commit="c" * 40):
+  root = hub_cache / "models--a--b"
+  (root / "refs").mkdir(parents=True, exist_ok=True)
+  (root / "refs" / "main").write_text(commit)
+  path = root / "snapshots" / commit / name
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(name)
+  return path
+
+
+@pytest.fixture
+def one_file(hub_cache, monkeypatch):
+  """Stands for the download of single files."""
+  asked = []
+
+  def download(repository, name, *, revision):
+    asked.append((name, revision))
+    if isinstance(one_file.result, Exception):
+      raise one_file.result
+    return str(_cached_file(hub_cache, name))
+
+  def one_file():
+    return asked
+
+  look = huggingface_hub.try_to_load_from_cache
+  monkeypatch.setattr(
+    huggingface_hub,
+    "try_to_load_from_cache",
+    lambda *a, **o: look(*a, cache_dir=hub_cache, **o),
+  )
+  monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+  one_file.result = None
+  return one_file
+
+
+def test_cached_files_need_no_request(hub_cache, one_file):
+  path = _cached_file(hub_cache, "x/one")
+  assert hub.files("a/b", ["x/one"]) == {"x/one": path}
+  assert one_file() == []
+
+
+def test_missing_files_are_of_the_commit_of_the_others(hub_cache, one_file):
+  _cached_file(hub_cache, "x/one")
+  found = hub.files("a/b", ["x/one", "x/two"])
+  assert list(found) == ["x/one", "x/two"]
+  assert one_file() == [("x/two", "c" * 40)]
+
+
+def test_first_download_decides_the_commit(one_file):
+  hub.files("a/b", ["x/one"], optional=["x/two"])
+  assert one_file() == [("x/one", "main"), ("x/two", "c" * 40)]
+
+
+def test_optional_file_that_does_not_exist(hub_cache, one_file):
+  _cached_file(hub_cache, "x/one")
+  one_file.result = hub_errors.RemoteEntryNotFoundError(
+    "404", response=_Response()
+  )
+  assert list(hub.files("a/b", ["x/one"], optional=["x/two"])) == ["x/one"]
+  with pytest.raises(errors.CheckpointError, match="x/three: 404"):
+    hub.files("a/b", ["x/three"])
+
+
+def test_offline_optional_file_is_left_out(hub_cache, one_file, caplog):
+  _cached_file(hub_cache, "x/one")
+  one_file.result = hub_errors.LocalEntryNotFoundError("offline")
+  assert list(hub.files("a/b", ["x/one"], optional=["x/two"])) == ["x/one"]
+  assert "without a/b at" in caplog.text
+
+
+def test_known_absence_needs_no_request(hub_cache, one_file):
+  _cached_file(hub_cache, "x/one")
+  mark = hub_cache / "models--a--b" / ".no_exist" / ("c" * 40) / "x" / "two"
+  mark.parent.mkdir(parents=True)
+  mark.write_text("")
+  assert list(hub.files("a/b", ["x/one"], optional=["x/two"])) == ["x/one"]
+  assert one_file() == []

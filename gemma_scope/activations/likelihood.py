@@ -1,0 +1,203 @@
+"""How surprised a model is by texts, and how much an edit changes that.
+
+    NLL = mean over tokens of -log p(token | tokens before it)
+
+in nats, BOS not predicted. The change from one model to another is measured on
+the same texts, and its interval resamples texts, the unit that was drawn
+(Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13).
+Logits exist for a few hundred tokens at a time only. To an edit that acts on
+generated tokens only, a text is generated: BOS alone is its prompt.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+import numpy as np
+from penzai import pz
+
+from gemma_scope import axes
+from gemma_scope.activations.tokens import TokenBatch, to_tokens
+from gemma_scope.display import signed
+from gemma_scope.errors import ConfigError, TextError
+from gemma_scope.model import gemma
+from gemma_scope.model.language_model import LanguageModel
+
+ROWS_AT_ONCE = 8  # texts in one pass
+LOGITS_AT_ONCE = 128  # tokens whose logits exist together: 134 MB
+RESAMPLES = 10_000
+LEVEL = 0.95
+
+_STREAM = (axes.BATCH, axes.SEQ, axes.EMBEDDING)
+
+
+@dataclasses.dataclass(frozen=True)
+class NllChange:
+  """The change of the NLL of some texts, in nats a token.
+
+  Attributes:
+    before: NLL under the model as it is.
+    after: NLL under the edited model.
+    low: Lower end of the 95 % interval of the change; NaN for a single text.
+    high: Its upper end.
+    num_texts: Number of texts.
+  """
+
+  before: float
+  after: float
+  low: float
+  high: float
+  num_texts: int
+
+  @property
+  def change(self) -> float:
+    """After minus before: negative where the texts became more likely."""
+    return self.after - self.before
+
+  def __str__(self) -> str:
+    texts = f"{self.num_texts} text{'s' * (self.num_texts != 1)}"
+    shown = f"{self.before:.3f} -> {self.after:.3f} nats a token on {texts}"
+    if np.isnan(self.low):
+      return f"{shown}: {signed(self.change, 3)}"
+    between = f"[{signed(self.low, 3)}, {signed(self.high, 3)}]"
+    return f"{shown}: {signed(self.change, 3)} {between}"
+
+
+def token_nll(
+  lm: LanguageModel, texts: Sequence[str] | TokenBatch | str
+) -> list[np.ndarray]:
+  """-log p of every token but the first, for each text.
+
+  Args:
+    lm: The model; `lm.replace(edited)` for an edited one.
+    texts: Texts, or rows of tokens, one sequence each.
+
+  Returns:
+    For each text [tokens - 1] float32, in nats.
+
+  Raises:
+    TextError: If there is no text, or one without a token to predict.
+  """
+  batch = to_tokens(lm, texts)
+  if batch.lengths.min() < 2 or (batch.segment_ids > 1).any():
+    raise TextError(
+      "A text needs two tokens or more for one to be predicted.",
+      received=f"rows of {batch.lengths.tolist()[:8]} tokens",
+      instead="longer texts, one sequence in each row",
+    )
+  found: list[np.ndarray] = []
+  for start in range(0, len(batch.ids), ROWS_AT_ONCE):
+    rows = slice(start, start + ROWS_AT_ONCE)
+    width = int(batch.lengths[rows].max())
+    part = TokenBatch(
+      batch.ids[rows, :width], batch.segment_ids[rows, :width], batch.exact
+    )
+    scores = _row_nll(lm.model, part.to_bucket())
+    found += [s[: n - 1] for s, n in zip(scores, part.lengths)]
+  return found
+
+
+def nll_change(
+  lm: LanguageModel,
+  edited: LanguageModel | gemma.Gemma,
+  texts: Sequence[str] | str,
+  *,
+  seed: int = 0,
+) -> NllChange:
+  """How much an edit changes the NLL of held-out texts.
+
+  Args:
+    lm: The model as it is.
+    edited: The edited model.
+    texts: Texts that the edit was not made from.
+    seed: Seed of the bootstrap.
+
+  Raises:
+    ConfigError: If the two models are not of one shape.
+    TextError: If there is no text, or one without a token to predict.
+  """
+  model = edited.model if isinstance(edited, LanguageModel) else edited
+  if model.config != lm.config:
+    raise ConfigError(
+      "The edited model is of another shape.",
+      received=f"{model.config.size} beside {lm.config.size}",
+      instead="an edit of the same model, as surgery.intervene returns it",
+    )
+  batch = to_tokens(lm, [texts] if isinstance(texts, str) else texts)
+  before = token_nll(lm, batch)
+  after = token_nll(lm.replace(model), batch)
+  counts = np.asarray([len(one) for one in before], np.float64)
+  sums = np.asarray([[b.sum(), a.sum()] for b, a in zip(before, after)])
+  low, high = _interval(sums[:, 1] - sums[:, 0], counts, seed)
+  means = sums.sum(axis=0) / counts.sum()
+  return NllChange(
+    float(means[0]), float(means[1]), low, high, num_texts=len(counts)
+  )
+
+
+def _interval(
+  sums: np.ndarray, counts: np.ndarray, seed: int
+) -> tuple[float, float]:
+  """The percentile interval of sum / count when texts are drawn anew."""
+  if len(counts) < 2:
+    return np.nan, np.nan
+  rng = np.random.default_rng(seed)
+  drawn = rng.multinomial(
+    len(counts), np.full(len(counts), 1 / len(counts)), RESAMPLES
+  )
+  means = (drawn @ sums) / (drawn @ counts)
+  tail = 50 * (1 - LEVEL)
+  low, high = np.percentile(means, [tail, 100 - tail])
+  return float(low), float(high)
+
+
+def _row_nll(model: gemma.Gemma, batch: TokenBatch) -> np.ndarray:
+  """[batch, seq] -log p of the token after each; columns past a row's end
+  mean nothing.
+  """
+  residual = _last_residual(model, batch.ids, batch.segment_ids)
+  following = np.pad(batch.ids[:, 1:], ((0, 0), (0, 1)))
+  step = max(1, LOGITS_AT_ONCE // len(batch.ids))
+  scores = []
+  for start in range(0, batch.width, step):
+    # The last chunk is filled up, so that one program serves all.
+    columns = np.minimum(np.arange(start, start + step), batch.width - 1)
+    chunk = _nll_at(
+      model, residual, batch.ids, batch.segment_ids, following, columns
+    )
+    scores.append(np.asarray(chunk))
+  return np.concatenate(scores, axis=1)[:, : batch.width]
+
+
+@jax.jit
+def _last_residual(
+  model: gemma.Gemma,
+  ids: Int[Array, "batch seq"],
+  segment_ids: Int[Array, "batch seq"],
+) -> Float[Array, "batch seq embedding"]:
+  ones = jnp.ones_like(ids)
+  residual, _ = gemma.run(model, ids, segment_ids, prompts=ones)
+  return residual.unwrap(*_STREAM)
+
+
+@jax.jit
+def _nll_at(
+  model: gemma.Gemma,
+  residual: Float[Array, "batch seq embedding"],
+  ids: Int[Array, "batch seq"],
+  segment_ids: Int[Array, "batch seq"],
+  following: Int[Array, "batch seq"],
+  columns: Int[Array, " columns"],
+) -> Float[Array, "batch columns"]:
+  """-log p of the next token at some columns."""
+  ones = jnp.ones_like(ids)
+  place = gemma.place(model, ids, segment_ids, ones).take(columns)
+  chosen = pz.nx.wrap(jnp.take(residual, columns, axis=1), *_STREAM)
+  normed, _ = gemma.apply_final_norm(model, chosen, place)
+  named, _ = gemma.unembed(model, normed, place)
+  logits = named.unwrap(axes.BATCH, axes.SEQ, axes.VOCABULARY)
+  wanted = jnp.take(following, columns, axis=1)[:, :, None]
+  score = jnp.take_along_axis(logits, wanted, axis=-1)[:, :, 0]
+  return jax.nn.logsumexp(logits, axis=-1) - score
