@@ -44,6 +44,11 @@ VERBS: Mapping[str, Verb] = {
     "Why does the model say this next? One prompt, one report.",
     'gemma-scope explain "The capital of France is"',
   ),
+  "plan": Verb(
+    "gemma_scope.cli.plan",
+    "Does it fit a machine? Memory, FLOPs and time, without the machine.",
+    "gemma-scope plan capture --model gemma-3-1b-pt --machine v5e:2x2",
+  ),
 }
 
 # What the machine, not the program, refuses: told in three parts too.
