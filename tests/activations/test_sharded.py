@@ -3,7 +3,7 @@
 import dataclasses
 
 import jax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 import numpy as np
 import pytest
 
@@ -60,7 +60,7 @@ def test_one_long_row_is_split_by_position(one):
   ids = np.arange(2, 34)  # 32 tokens, so that four parts are equal
   found = gs.capture(on_mesh(one, 4, 2), ids, ["resid_post[3]"])
   value = found["resid_post[3]"].data_array
-  assert value.sharding.spec == PartitionSpec(None, "data", None)
+  assert tuple(value.sharding.spec)[:2] == (None, "data")
   expected = gs.capture(one, ids, ["resid_post[3]"])["resid_post[3]"]
   np.testing.assert_allclose(value, expected.data_array, atol=1e-4)
 

@@ -2,11 +2,18 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from penzai import pz
 import pytest
 
-from gemma_scope.model.site_layer import ActiveSite, SiteLayer, acting_on
+from gemma_scope.model.site_layer import (
+  ActiveSite,
+  SiteLayer,
+  acting_on,
+  make_site,
+)
 from gemma_scope.testing import programs
 
 VALUE = pz.nx.wrap(jnp.arange(3.0), "embedding")
@@ -60,3 +67,14 @@ def test_layers_that_share_an_edit_share_a_program():
   block = pz.nn.Sequential([Scale(SiteLayer("z"), "z", (0, 6))])
   assert acting_on(block, 0) == acting_on(block, 6)
   assert acting_on(block, 0) != acting_on(block, 1)
+
+
+def test_a_sharded_site_is_a_site():
+  mesh = jax.sharding.Mesh(np.array(jax.devices()[:2])[:, None], ("data", "m"))
+  site = make_site("embed", mesh)
+  assert isinstance(site, SiteLayer)
+  assert make_site("embed") == SiteLayer("embed")
+  value = pz.nx.wrap(jnp.ones((2, 3)), "batch", "seq")
+  found = jax.jit(site)(value)
+  assert len(found.data_array.sharding.device_set) == 2
+  np.testing.assert_array_equal(found.data_array, value.data_array)
