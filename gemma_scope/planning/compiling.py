@@ -16,7 +16,11 @@ from gemma_scope.planning.machines import Machine, find_machine
 from gemma_scope.planning.report import Memory, Plan
 from gemma_scope.planning.steps import Step
 
-_NEEDED = re.compile(r"Used ([\d.]+)([KMGT]?) of ([\d.]+)([KMGT]?) hbm", re.I)
+# "… the total memory required for HLO temporaries (26.69G) exceeds …" and, of
+# other compilers, "… Used 23.5G of 15.75G hbm …"
+_NEEDED = re.compile(
+  r"(?:memory required[^()]*\(|Used )([\d.]+)([KMGT]?)(?:\)| of )", re.I
+)
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 

@@ -65,19 +65,30 @@ def test_a_step_is_what_is_run(small):
     assert "mesh data 2 x model 4" in text
 
 
-def test_what_the_compiler_says_where_it_does_not_fit():
-  message = (
-    "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 23.50G "
-    "of 15.75G hbm. Exceeded hbm capacity by 7.75G."
-  )
-
+@pytest.mark.parametrize(
+  ("message", "gib"),
+  [
+    (
+      "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, "
+      "the total memory required for HLO temporaries (26.69G) exceeds available "
+      "HBM (15.75G). HLO module: jit_forward.",
+      26.69,
+    ),
+    (
+      "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 23.50G "
+      "of 15.75G hbm. Exceeded hbm capacity by 7.75G.",
+      23.5,
+    ),
+  ],
+)
+def test_what_the_compiler_says_where_it_does_not_fit(message, gib):
   class Lowered:
     def compile(self):
       raise jax.errors.JaxRuntimeError(message)
 
   compiled, needed = compiling._compile(Lowered())
   assert compiled is None
-  assert needed == 23.5 * 2**30
+  assert needed == gib * 2**30
 
 
 def test_the_largest_batch_is_the_last_that_fits(small, monkeypatch):
