@@ -69,9 +69,9 @@ def test_a_step_is_what_is_run(small):
   ("message", "gib"),
   [
     (
-      "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on HBM, "
-      "the total memory required for HLO temporaries (26.69G) exceeds available "
-      "HBM (15.75G). HLO module: jit_forward.",
+      "RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: Ran out of memory on "
+      "HBM, the total memory required for HLO temporaries (26.69G) exceeds "
+      "available HBM (15.75G). HLO module: jit_forward.",
       26.69,
     ),
     (
