@@ -266,9 +266,7 @@ for site in ("z", "mlp_act"):
 
 # %%
 strongest = found["cp_lrp"].top("mlp_act", 1)[0][0]
-neuron = gs.attribution.activation(
-  strongest.site, {"neurons": strongest.index}
-)
+neuron = gs.attribution.activation(strongest.site, {"neurons": strongest.index})
 print(strongest.site, "neuron", strongest.index)
 gs.attribute(lm, prompt, neuron, method="attn_lrp")
 

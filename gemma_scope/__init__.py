@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
   from gemma_scope import attribution as attribution
-  from gemma_scope import evals as evals
   from gemma_scope import dictionaries as dictionaries
+  from gemma_scope import evals as evals
   from gemma_scope import surgery as surgery
   from gemma_scope.api import *  # noqa: F403
   from gemma_scope.attribution import lrp as lrp

@@ -241,7 +241,8 @@ def resolve(
   Args:
     specs: Sites, or strings such as "embed", "resid_post[12]",
       "resid_post[-1]", "pattern[:]", "z[3:9]", "z[::2]", "z[1,4,7]",
-      "resid_post[12].latents", or a name from another tool (see `site_aliases.alias_to_site`); one or many.
+      "resid_post[12].latents", or a name from another tool (see
+      `site_aliases.alias_to_site`); one or many.
     num_layers: Number of decoder layers of the model.
 
   Returns:

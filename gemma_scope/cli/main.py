@@ -54,6 +54,11 @@ VERBS: Mapping[str, Verb] = {
     "Which activations carry the difference between two prompts?",
     'gemma-scope patch "The king and the" "The boy and the"',
   ),
+  "plan": Verb(
+    "gemma_scope.cli.plan",
+    "Does it fit a machine? Memory, FLOPs and time, without the machine.",
+    "gemma-scope plan capture --model gemma-3-1b-pt --machine v5e:2x2",
+  ),
 }
 
 # What the machine, not the program, refuses: told in three parts too.

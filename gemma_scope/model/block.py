@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import functools
 from typing import Any
 
+import jax
 from penzai import pz
 
 from gemma_scope import axes
@@ -19,7 +20,13 @@ from gemma_scope.model.config import GemmaConfig
 from gemma_scope.model.feedforward import FeedForward
 from gemma_scope.model.linear import Linear
 from gemma_scope.model.norms import RMSNorm
-from gemma_scope.model.site_layer import SiteLayer, without_scopes
+from gemma_scope.model.site_layer import (
+  SiteLayer,
+  make_site,
+  without_scopes,
+)
+
+MakeSite = Callable[[str], SiteLayer]
 
 
 @pz.pytree_dataclass
@@ -45,6 +52,7 @@ def build_block(
   *,
   is_global: bool,
   arrays: Mapping[str, pz.nx.NamedArray],
+  mesh: jax.sharding.Mesh | None = None,
 ) -> Block:
   """Builds a block.
 
@@ -54,26 +62,31 @@ def build_block(
     arrays: Canonical name without `layer_{i}/` -> array, in the layout of
       `gemma_scope.model.layout`. An axis `layer` in front makes it a block of
       a scanned stack.
+    mesh: The mesh that activations are sharded over, if any.
   """
   norm = functools.partial(_norm, config, arrays)
-  attention = _attention(config, is_global, arrays, norm)
+  site = functools.partial(make_site, mesh=mesh)
+  attention = _attention(config, is_global, arrays, norm, site)
   feedforward = FeedForward(
     gate_up=Linear(arrays["mlp/gating_einsum"], (axes.EMBEDDING,)),
-    mlp_act=SiteLayer("mlp_act"),
+    mlp_act=site("mlp_act"),
     down=Linear(arrays["mlp/linear"], (axes.NEURONS,)),
   )
   return Block(
     [
-      SiteLayer("resid_pre"),
+      site("resid_pre"),
       _branch(
+        site,
         "attn",
         attention,
         norm("pre_attention_norm"),
         norm("post_attention_norm"),
       ),
-      SiteLayer("resid_mid"),
-      _branch("mlp", feedforward, norm("pre_ffw_norm"), norm("post_ffw_norm")),
-      SiteLayer("resid_post"),
+      site("resid_mid"),
+      _branch(
+        site, "mlp", feedforward, norm("pre_ffw_norm"), norm("post_ffw_norm")
+      ),
+      site("resid_post"),
     ]
   )
 
@@ -122,17 +135,21 @@ def _norm(
 
 
 def _branch(
-  name: str, inside: pz.nn.Layer, before: RMSNorm, after: RMSNorm
+  site: MakeSite,
+  name: str,
+  inside: pz.nn.Layer,
+  before: RMSNorm,
+  after: RMSNorm,
 ) -> pz.nn.Residual:
   return pz.nn.Residual(
     pz.nn.Sequential(
       [
         before,
-        SiteLayer(f"{name}_in"),
+        site(f"{name}_in"),
         inside,
-        SiteLayer(f"{name}_proj"),
+        site(f"{name}_proj"),
         after,
-        SiteLayer(f"{name}_write"),
+        site(f"{name}_write"),
       ]
     )
   )
@@ -143,17 +160,18 @@ def _attention(
   is_global: bool,
   arrays: Mapping[str, pz.nx.NamedArray],
   norm: Callable[[str], RMSNorm],
+  site: MakeSite,
 ) -> Attention:
   return Attention(
     to_query=Linear(arrays["attn/q_einsum/w"], (axes.EMBEDDING,)),
     to_key_value=Linear(arrays["attn/kv_einsum/w"], (axes.EMBEDDING,)),
     query_norm=norm("attn/_query_norm"),
     key_norm=norm("attn/_key_norm"),
-    query=SiteLayer("query"),
-    key=SiteLayer("key"),
-    value=SiteLayer("value"),
-    pattern=SiteLayer("pattern"),
-    z=SiteLayer("z"),
+    query=site("query"),
+    key=site("key"),
+    value=site("value"),
+    pattern=site("pattern"),
+    z=site("z"),
     output=Linear(
       arrays["attn/attn_vec_einsum/w"], (axes.HEADS, axes.PROJECTION)
     ),

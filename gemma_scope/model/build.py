@@ -7,6 +7,7 @@ alone, so there is one definition of the model.
 
 from collections.abc import Callable
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,8 @@ from gemma_scope.model.block import Block, build_block
 from gemma_scope.model.config import GemmaConfig
 from gemma_scope.model.gemma import Gemma
 from gemma_scope.model.norms import RMSNorm
-from gemma_scope.model.site_layer import SiteLayer
+from gemma_scope.model.sharding import parameter_sharding
+from gemma_scope.model.site_layer import make_site
 from gemma_scope.model.stack import Stack
 from gemma_scope.weights.checkpoint import canonical_shapes
 
@@ -49,7 +51,11 @@ ArraySource = Callable[[ArrayRequest], pz.nx.NamedArray]
 
 
 def build_gemma(
-  config: GemmaConfig, source: ArraySource, *, scan: bool = True
+  config: GemmaConfig,
+  source: ArraySource,
+  *,
+  scan: bool = True,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> Gemma:
   """Builds the model.
 
@@ -58,6 +64,7 @@ def build_gemma(
     source: Answers every request for an array.
     scan: Whether whole periods are stacked and scanned over; if not, every
       layer has its own arrays and its own piece of the program.
+    mesh: The mesh that activations are sharded over, if any.
   """
 
   def outer(name: str) -> pz.nx.NamedArray:
@@ -68,34 +75,38 @@ def build_gemma(
   single = range(periods * config.period, config.num_layers)
   return Gemma(
     table=outer("embedder/input_embedding"),
-    embed=SiteLayer("embed"),
+    embed=make_site("embed", mesh),
     stack=Stack(
       period=tuple(
-        _block(config, source, layout.scanned_layers(config, k), True)
+        _block(config, source, layout.scanned_layers(config, k), True, mesh)
         for k in range(config.period if periods else 0)
       ),
       rest=tuple(
-        _block(config, source, range(i, i + 1), False) for i in single
+        _block(config, source, range(i, i + 1), False, mesh) for i in single
       ),
       num_periods=periods,
       stop=config.num_layers,
     ),
     final_norm=RMSNorm(outer("final_norm/scale"), config.norm_eps),
-    final=SiteLayer("final_norm"),
-    logits=SiteLayer("logits"),
+    final=make_site("final_norm", mesh),
+    logits=make_site("logits", mesh),
     config=config,
   )
 
 
 def _block(
-  config: GemmaConfig, source: ArraySource, layers: range, stacked: bool
+  config: GemmaConfig,
+  source: ArraySource,
+  layers: range,
+  stacked: bool,
+  mesh: jax.sharding.Mesh | None,
 ) -> Block:
   arrays = {}
   for name, how in layout.LAYER_LAYOUT.items():
     names = tuple(f"layer_{i}/{name}" for i in layers)
     arrays[name] = source(ArrayRequest(names, how, stacked))
   is_global = config.is_global(layers[0])
-  return build_block(config, is_global=is_global, arrays=arrays)
+  return build_block(config, is_global=is_global, arrays=arrays, mesh=mesh)
 
 
 def abstract_gemma(
@@ -103,15 +114,37 @@ def abstract_gemma(
   dtype: jnp.dtype | type = jnp.float32,
   *,
   scan: bool = True,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> Gemma:
-  """The model with shapes in place of arrays; uses no memory."""
+  """The model with shapes in place of arrays; uses no memory.
+
+  With a mesh, every shape has its sharding.
+  """
   shapes = canonical_shapes(config.sizes)
 
   def zeros(request: ArrayRequest) -> pz.nx.NamedArray:
     shape = request_shape(request, shapes)
     return pz.nx.wrap(jnp.zeros(shape, dtype), *request.axes)
 
-  return jax.eval_shape(lambda: build_gemma(config, zeros, scan=scan))
+  model = jax.eval_shape(
+    lambda: build_gemma(config, zeros, scan=scan, mesh=mesh)
+  )
+  if mesh is None:
+    return model
+  return jax.tree.map(
+    functools.partial(_on_mesh, mesh=mesh), model, is_leaf=pz.nx.is_namedarray
+  )
+
+
+def _on_mesh(
+  array: pz.nx.NamedArray, mesh: jax.sharding.Mesh
+) -> pz.nx.NamedArray:
+  """A named shape with the sharding of a parameter."""
+  data = array.data_array
+  names = tuple(map(str, array.named_axes))
+  where = parameter_sharding(mesh, names, data.shape)
+  placed = jax.ShapeDtypeStruct(data.shape, data.dtype, sharding=where)
+  return dataclasses.replace(array, data_array=placed)
 
 
 def random_tensors(

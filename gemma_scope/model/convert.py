@@ -54,7 +54,7 @@ def tensors_to_gemma(
       progress("Loading weights", done / len(shapes))
     return pz.nx.wrap(array, *request.axes)
 
-  return build_gemma(config, answer, scan=scan)
+  return build_gemma(config, answer, scan=scan, mesh=mesh)
 
 
 def gemma_to_tensors(model: Gemma) -> dict[str, np.ndarray]:

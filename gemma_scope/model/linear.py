@@ -40,20 +40,19 @@ def contract(
 ) -> Float[Array, "..."]:
   """Sums the last `count` axes of `x` against the first `count` of `w`.
 
-  The product is one plain matrix product, accumulated in float32 at full
-  float32 precision (no bfloat16 or TF32 passes) and returned in x's dtype.
+  Axes are not merged, so that a shard of one stays a shard; accumulated in
+  float32 at full float32 precision (no bfloat16 or TF32 passes) and returned
+  in x's dtype.
   """
-  kept, summed, out = x.shape[:-count], x.shape[-count:], w.shape[count:]
-  width = 1
-  for size in summed:
-    width *= size
-  y = jnp.matmul(
-    x.reshape(-1, width),
-    w.reshape(width, -1),
+  summed = tuple(range(x.ndim - count, x.ndim)), tuple(range(count))
+  y = jax.lax.dot_general(
+    x,
+    w,
+    (summed, ((), ())),
     precision=precision_of(x.dtype),
     preferred_element_type=jnp.float32,
   )
-  return y.astype(x.dtype).reshape(kept + out)
+  return y.astype(x.dtype)
 
 
 def precision_of(dtype: jnp.dtype) -> jax.lax.Precision:

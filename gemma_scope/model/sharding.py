@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
+from penzai import pz
 
 from gemma_scope import axes
 
@@ -23,7 +24,15 @@ PARAMETER_RULES: Mapping[str, str] = {
   axes.EMBEDDING: DATA,
 }
 
-ACTIVATION_RULES: Mapping[str, str] = {axes.BATCH: DATA}
+# Rows go over `data`; where there are fewer rows than parts, positions do.
+ACTIVATION_RULES: Mapping[str, str] = {
+  axes.BATCH: DATA,
+  axes.SEQ: DATA,
+  axes.HEADS: MODEL,
+  axes.KV_HEADS: MODEL,
+  axes.NEURONS: MODEL,
+  axes.VOCABULARY: MODEL,
+}
 
 
 def parameter_sharding(
@@ -38,6 +47,16 @@ def activation_sharding(
 ) -> NamedSharding:
   """The sharding of an activation with these axes and sizes."""
   return _sharding(mesh, ACTIVATION_RULES, names, shape)
+
+
+def sharded(
+  value: pz.nx.NamedArray, mesh: jax.sharding.Mesh
+) -> pz.nx.NamedArray:
+  """An activation, laid out over a mesh by `ACTIVATION_RULES`."""
+  names = tuple(map(str, value.named_axes))
+  data = value.unwrap(*names)
+  where = activation_sharding(mesh, names, data.shape)
+  return pz.nx.wrap(jax.lax.with_sharding_constraint(data, where), *names)
 
 
 def _sharding(

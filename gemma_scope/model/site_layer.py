@@ -7,7 +7,10 @@ records or changes the value there.
 import dataclasses
 from typing import Any, TypeVar
 
+import jax
 from penzai import pz
+
+from gemma_scope.model.sharding import sharded
 
 LayerT = TypeVar("LayerT", bound=pz.nn.Layer)
 
@@ -27,6 +30,30 @@ class SiteLayer(pz.nn.Layer):
   ) -> pz.nx.NamedArray:
     """Returns `value`."""
     return value
+
+
+@pz.pytree_dataclass
+class ShardedSite(SiteLayer):
+  """A site of a model on a mesh: says how the value lies there.
+
+  Attributes:
+    name: A key of `gemma_scope.sites.SITES`.
+    mesh: The mesh; axes go over it by `sharding.ACTIVATION_RULES`.
+  """
+
+  name: str = dataclasses.field(metadata={"pytree_node": False})
+  mesh: jax.sharding.Mesh = dataclasses.field(metadata={"pytree_node": False})
+
+  def __call__(
+    self, value: pz.nx.NamedArray, /, **_side_inputs
+  ) -> pz.nx.NamedArray:
+    """Returns `value`, laid out over the mesh."""
+    return sharded(value, self.mesh)
+
+
+def make_site(name: str, mesh: jax.sharding.Mesh | None = None) -> SiteLayer:
+  """A site, on a mesh if there is one."""
+  return SiteLayer(name) if mesh is None else ShardedSite(name, mesh)
 
 
 @pz.pytree_dataclass

@@ -1,8 +1,10 @@
 """The table of mesh axes, and what happens where sizes do not divide."""
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 import numpy as np
+from penzai import pz
 import pytest
 
 from gemma_scope import axes
@@ -62,3 +64,17 @@ def test_rules_name_known_axes():
   rules = {**sharding.PARAMETER_RULES, **sharding.ACTIVATION_RULES}
   assert set(rules) <= set(axes.GLOSSARY)
   assert set(rules.values()) == {sharding.DATA, sharding.MODEL}
+
+
+def test_positions_are_split_where_rows_are_too_few():
+  names = (axes.BATCH, axes.SEQ, axes.EMBEDDING)
+  found = sharding.activation_sharding(mesh(2, 4), names, (1, 8, 32))
+  assert found.spec == P(None, "data", None)
+
+
+def test_an_activation_is_laid_out_by_its_axes():
+  value = pz.nx.wrap(jnp.ones((4, 7, 8, 3)), "batch", "seq", "heads", "extra")
+  found = jax.jit(lambda v: sharding.sharded(v, mesh(2, 4)))(value)
+  assert tuple(found.named_axes) == ("batch", "seq", "heads", "extra")
+  expected = jax.sharding.NamedSharding(mesh(2, 4), P("data", None, "model"))
+  assert found.data_array.sharding.is_equivalent_to(expected, 4)

@@ -2,7 +2,9 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from penzai import pz
 import pytest
 
@@ -11,6 +13,7 @@ from gemma_scope.model.site_layer import (
   ActiveSite,
   SiteLayer,
   acting_on,
+  make_site,
   without_scopes,
 )
 from gemma_scope.testing import programs
@@ -93,3 +96,14 @@ def test_a_layer_around_others_acts_on_its_layers_as_they_on_theirs(
   assert whole.data_array.tolist()[1] == expected
   assert without_scopes(Around(block, None)) is inside
   assert acting_on(block, 1) == acting_on(Around(inside, (1, 5)), 1)
+
+
+def test_a_sharded_site_is_a_site():
+  mesh = jax.sharding.Mesh(np.array(jax.devices()[:2])[:, None], ("data", "m"))
+  site = make_site("embed", mesh)
+  assert isinstance(site, SiteLayer)
+  assert make_site("embed") == SiteLayer("embed")
+  value = pz.nx.wrap(jnp.ones((2, 3)), "batch", "seq")
+  found = jax.jit(site)(value)
+  assert len(found.data_array.sharding.device_set) == 2
+  np.testing.assert_array_equal(found.data_array, value.data_array)

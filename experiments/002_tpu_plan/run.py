@@ -1,0 +1,133 @@
+"""Which Gemma 3 fits which TPU slice: plans, compiled without any TPU.
+
+    pip install "gemma-scope[tpu]"
+    python experiments/002_tpu_plan/run.py            # hours; resumes where cut
+    python experiments/002_tpu_plan/run.py --only 27b # one size
+    python experiments/002_tpu_plan/run.py --table    # RESULTS.md again
+
+All five sizes x {v5e:2x2, 4x4, 8x8, 16x16, v5p:2x2x1, 4x4x4, v6e:4x4} in
+bfloat16: capture of all residual streams and the backward pass of AttnLRP, at
+1,024 and 8,192 tokens, one row for each part of the mesh's `data` axis. Every
+plan is one JSON file in out/002_tpu_plan/; plans that are there are not made
+again. A plan takes about two minutes on two cores.
+
+What to expect: capture of 27B fits every slice but v5e:2x2, at 1.02 times the
+ideal FLOPs of a chip on v5e:16x16.
+"""
+
+import argparse
+import itertools
+import json
+import logging
+import pathlib
+import time
+from typing import Any
+
+from gemma_scope import planning
+from gemma_scope.planning.steps import Shape
+from gemma_scope.weights.folders import new_file
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+OUT = ROOT / "out" / "002_tpu_plan"
+RESULTS = pathlib.Path(__file__).parent / "RESULTS.md"
+
+SIZES = ("270m", "1b-pt", "4b-pt", "12b-pt", "27b-pt")
+MACHINES = (
+  *("v5e:2x2", "v5e:4x4", "v5e:8x8", "v5e:16x16"),
+  *("v5p:2x2x1", "v5p:4x4x4", "v6e:4x4"),
+)
+TOKENS = (1024, 8192)
+STEPS = ("capture", "attn_lrp")
+
+_log = logging.getLogger(__name__)
+
+
+def main() -> None:
+  """Makes the plans that are missing, then the table."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("--only", default="", help="sizes that contain this")
+  parser.add_argument("--table", action="store_true", help="no new plans")
+  options = parser.parse_args()
+  logging.basicConfig(level=logging.INFO, format="%(message)s")
+  logging.getLogger("jax").setLevel(logging.WARNING)
+  cases = [c for c in all_cases() if options.only in c[0]]
+  for done, case in enumerate(cases):
+    path = OUT / f"{'-'.join(map(str, case)).replace(':', '_')}.json"
+    if not options.table and not path.exists():
+      start = time.perf_counter()
+      found = make_plan(*case)
+      OUT.mkdir(parents=True, exist_ok=True)
+      with new_file(path) as file:
+        file.write(json.dumps(found, indent=1).encode())
+      seconds = time.perf_counter() - start
+      _log.info(
+        "%d of %d: %s, %.0f s", done + 1, len(cases), path.stem, seconds
+      )
+  with new_file(RESULTS) as file:
+    file.write(results_page().encode())
+
+
+def all_cases() -> list[tuple[str, str, int, str]]:
+  """(size, machine, tokens, step) of every plan, small models first."""
+  return list(itertools.product(SIZES, MACHINES, TOKENS, STEPS))
+
+
+def make_plan(size: str, name: str, tokens: int, step: str) -> dict[str, Any]:
+  """One plan as JSON."""
+  machine = planning.find_machine(name)
+  batch = machine.mesh.shape["data"]
+  shape = Shape(f"gemma-3-{size}", machine, batch, tokens)
+  if step == "capture":
+    made = planning.capture_step(shape)
+  else:
+    made = planning.attribute_step(shape, step)
+  found = planning.plan_step(made).to_dict()
+  case = {"size": size, "tokens": tokens, "batch": batch, "step": step}
+  return case | found
+
+
+def results_page() -> str:
+  """RESULTS.md from the plans that are there."""
+  plans = [json.loads(path.read_text()) for path in OUT.glob("*.json")]
+  order = {case: i for i, case in enumerate(all_cases())}
+  plans.sort(
+    key=lambda p: order[p["size"], p["machine"]["name"], p["tokens"], p["step"]]
+  )
+  lines = [
+    "# Plans for TPU slices",
+    "",
+    f"Written by `run.py`: {len(plans)} of {len(order)} plans. bfloat16; one "
+    "row for each part of the mesh's `data` axis. Memory is of one chip, as "
+    "the compiler counts it. Ideal: FLOPs of all matrix products over those "
+    "the chips do. Least time: the roofline at published peaks.",
+    "",
+    "| model | machine | mesh | step | batch x tokens | needed | has | fits "
+    "| ideal | least time |",
+    "|---|---|---|---|---|---|---|---|---|---|",
+    *map(_row, plans),
+  ]
+  return "\n".join(lines) + "\n"
+
+
+def _row(plan: dict[str, Any]) -> str:
+  gib = 2**30
+  machine = plan["machine"]
+  ideal = plan["efficiency"]
+  seconds = plan["seconds"]
+  cells = [
+    plan["size"],
+    machine["name"],
+    "x".join(map(str, machine["mesh"])),
+    plan["step"],
+    f"{plan['batch']} x {plan['tokens']:,}",
+    f"{plan['needed'] / gib:.2f} GiB",
+    f"{machine['chip']['memory'] / gib:.2f}",
+    "yes" if plan["fits"] else "**no**",
+    "" if ideal is None else f"{ideal:.0%}",
+    f"{max(seconds.values()) * 1e3:.1f} ms" if seconds else "",
+  ]
+  return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+  main()

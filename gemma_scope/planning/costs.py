@@ -1,0 +1,112 @@
+"""What one chip does in a compiled program: FLOPs, bytes, messages.
+
+XLA counts the body of a loop once, however often it runs. So a step says how
+to make itself for any number of periods of layers, and
+
+    cost(n periods) = cost(0) + n (cost(1) - cost(0))
+
+with both made without overlapping messages and products, which would hide
+products in loops of their own.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import math
+import re
+from typing import Any
+
+import jax
+
+_SIZES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2}
+_SIZES |= {"f32": 4, "s32": 4, "u32": 4, "f64": 8, "s64": 8, "u64": 8}
+COLLECTIVES = (
+  *("all-gather", "all-reduce", "reduce-scatter", "all-to-all"),
+  "collective-permute",
+)
+_ARRAY = re.compile(r"(\w+)\[([\d,]*)\]")
+_MESSAGE = re.compile(rf"= (.+?) ({'|'.join(COLLECTIVES)})(?:-start)?\(")
+
+# Keeps a product in one piece instead of a loop that also passes its parts on.
+ONE_PIECE = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+  """What one chip does in one run of a program.
+
+  Attributes:
+    flops: Floating-point operations.
+    bytes_moved: Bytes that its operations read and write, as the compiler
+      counts them; some of these stay in registers or caches.
+    messages: Kind of collective -> how many.
+    message_bytes: Kind of collective -> bytes of their results.
+  """
+
+  flops: float
+  bytes_moved: float
+  messages: dict[str, float]
+  message_bytes: dict[str, float]
+
+  def plus(self, other: "Costs", times: float) -> "Costs":
+    """This and a multiple of another."""
+
+    def join(a: dict[str, float], b: dict[str, float]) -> dict[str, float]:
+      return {k: a.get(k, 0.0) + times * b.get(k, 0.0) for k in {**a, **b}}
+
+    return Costs(
+      self.flops + times * other.flops,
+      self.bytes_moved + times * other.bytes_moved,
+      join(self.messages, other.messages),
+      join(self.message_bytes, other.message_bytes),
+    )
+
+
+def costs_of(compiled: Any) -> Costs:
+  """The costs of a compiled program, bodies of loops counted once."""
+  found = compiled.cost_analysis() or {}
+  found = found[0] if isinstance(found, list) else found
+  messages: dict[str, float] = {}
+  sizes: dict[str, float] = {}
+  for shape, kind in _MESSAGE.findall(compiled.as_text()):
+    messages[kind] = messages.get(kind, 0.0) + 1
+    sizes[kind] = sizes.get(kind, 0.0) + _bytes(shape)
+  return Costs(
+    float(found.get("flops", 0.0)),
+    float(found.get("bytes accessed", 0.0)),
+    messages,
+    sizes,
+  )
+
+
+def costs_by_periods(
+  lower: Callable[[int], Any], periods: int, options: dict[str, str]
+) -> Costs:
+  """The costs of a step over many periods of layers.
+
+  Args:
+    lower: The lowered step for a number of periods.
+    periods: How many there are.
+    options: Of the compiler.
+  """
+  none, one = (_costs_alone(lower(count), options) for count in (0, 1))
+  return none.plus(one.plus(none, -1.0), float(periods))
+
+
+def _costs_alone(lowered: Any, options: dict[str, str]) -> Costs:
+  """Costs of a lowered program; nothing, where it returns nothing."""
+  if not jax.tree.leaves(lowered.out_info):
+    return Costs(0.0, 0.0, {}, {})
+  return costs_of(lowered.compile(compiler_options=options or None))
+
+
+def _bytes(shape: str) -> float:
+  """Bytes of the last array of a shape as the compiler writes it.
+
+  An asynchronous message names its operand too; the last is what arrives.
+  """
+  arrays = _ARRAY.findall(shape)
+  if not arrays:
+    return 0.0
+  dtype, sizes = arrays[-1]
+  count = math.prod(int(n) for n in sizes.split(",") if n)
+  return float(count * _SIZES.get(dtype, 4))
