@@ -314,9 +314,9 @@ gs.attribute(lm.replace(scoped), prompt, target, method="cp_lrp")
 # %% [markdown]
 # ## Is it true?
 #
-# An attribution is a claim about what would happen. Put it to the test: exchange
-# the names, and carry activations from the first prompt into a run of the
-# second, one layer and position at a time. That is activation patching; it
+# An attribution is a claim about what would happen. Put it to the test:
+# exchange the names, and carry activations from the first prompt into a run of
+# the second, one layer and position at a time. That is activation patching; it
 # costs a forward pass for each cell.
 
 # %%

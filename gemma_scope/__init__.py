@@ -14,6 +14,7 @@ if TYPE_CHECKING:
   from gemma_scope import attribution as attribution
   from gemma_scope import dictionaries as dictionaries
   from gemma_scope import evals as evals
+  from gemma_scope import planning as planning
   from gemma_scope import surgery as surgery
   from gemma_scope.api import *  # noqa: F403
   from gemma_scope.attribution import lrp as lrp
@@ -25,6 +26,7 @@ _PACKAGES = {
   "evals": "gemma_scope.evals",
   "dictionaries": "gemma_scope.dictionaries",
   "lrp": "gemma_scope.attribution.lrp",
+  "planning": "gemma_scope.planning",
   "surgery": "gemma_scope.surgery",
   "testing": "gemma_scope.testing",
   "weights": "gemma_scope.weights",
@@ -44,14 +46,19 @@ _FUNCTIONS = (
   "Site",
   "attention_patterns",
   "attribute",
+  "attribute_many",
   "capture",
   "direct_logit_attribution",
   "explain",
+  "fit_probe",
+  "fit_probes",
   "generate",
   "load",
   "logit_lens",
+  "nll_change",
   "patch",
   "patching_report",
+  "plan",
   "predict",
   "save",
 )

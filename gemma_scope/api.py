@@ -2,6 +2,7 @@
 
 from gemma_scope.activations.generate import Generation as Generation
 from gemma_scope.activations.generate import generate as generate
+from gemma_scope.activations.likelihood import nll_change as nll_change
 from gemma_scope.activations.run import Capture as Capture
 from gemma_scope.activations.run import capture as capture
 from gemma_scope.activations.sampling import Sampling as Sampling
@@ -13,8 +14,11 @@ from gemma_scope.analysis.direct import (
 )
 from gemma_scope.analysis.lens import logit_lens as logit_lens
 from gemma_scope.analysis.predict import predict as predict
+from gemma_scope.analysis.probes import fit_probe as fit_probe
+from gemma_scope.analysis.probes import fit_probes as fit_probes
 from gemma_scope.attribution.attribute import GradientOptions as GradientOptions
 from gemma_scope.attribution.attribute import attribute as attribute
+from gemma_scope.attribution.many import attribute_many as attribute_many
 from gemma_scope.attribution.patching.result import PatchSweep as PatchSweep
 from gemma_scope.attribution.patching.sweep import PatchOptions as PatchOptions
 from gemma_scope.attribution.patching.sweep import patch as patch
@@ -22,6 +26,7 @@ from gemma_scope.errors import GemmaScopeError as GemmaScopeError
 from gemma_scope.model.language_model import LanguageModel as LanguageModel
 from gemma_scope.model.language_model import load_language_model
 from gemma_scope.model.save import save as save
+from gemma_scope.planning.compiling import plan as plan
 from gemma_scope.sites import SITES as SITES
 from gemma_scope.sites import Site as Site
 from gemma_scope.viz.explain import explain as explain

@@ -260,6 +260,8 @@ def resolve(
       found.add(_in_range(spec, num_layers, str(spec)))
     elif isinstance(spec, str):
       found.update(_parse(spec, num_layers))
+    elif getattr(spec, "indices", 0) is None:  # a dictionary's latents
+      found.update(_parse(str(spec).partition("[:]")[0], num_layers))
     else:
       raise errors.SiteError(
         "A site is given as a string or a Site.",

@@ -5,8 +5,9 @@
 in nats, BOS not predicted. The change from one model to another is measured on
 the same texts, and its interval resamples texts, the unit that was drawn
 (Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13).
-Logits exist for a few hundred tokens at a time only. To an edit that acts on
-generated tokens only, a text is generated: BOS alone is its prompt.
+Logits exist for a few hundred tokens at a time only. Texts count as written by
+the model behind a prompt, which is BOS alone by default: what is measured after
+a prompt says how likely the model is to go on like that.
 """
 
 from collections.abc import Sequence
@@ -66,26 +67,30 @@ class NllChange:
 
 
 def token_nll(
-  lm: LanguageModel, texts: Sequence[str] | TokenBatch | str
+  lm: LanguageModel,
+  texts: Sequence[str] | TokenBatch | str,
+  *,
+  after: str = "",
 ) -> list[np.ndarray]:
-  """-log p of every token but the first, for each text.
+  """-log p of every token of each text, BOS left out.
 
   Args:
     lm: The model; `lm.replace(edited)` for an edited one.
     texts: Texts, or rows of tokens, one sequence each.
+    after: A prompt that stands before every text and is not predicted.
 
   Returns:
-    For each text [tokens - 1] float32, in nats.
+    For each text [tokens] float32, in nats.
 
   Raises:
     TextError: If there is no text, or one without a token to predict.
   """
-  batch = to_tokens(lm, texts)
-  if batch.lengths.min() < 2 or (batch.segment_ids > 1).any():
+  batch, prompt = _behind(lm, texts, after)
+  if batch.lengths.min() <= prompt or (batch.segment_ids > 1).any():
     raise TextError(
-      "A text needs two tokens or more for one to be predicted.",
+      "A text needs a token behind its prompt, or behind <bos>.",
       received=f"rows of {batch.lengths.tolist()[:8]} tokens",
-      instead="longer texts, one sequence in each row",
+      instead="texts that are not empty, one sequence in each row",
     )
   found: list[np.ndarray] = []
   for start in range(0, len(batch.ids), ROWS_AT_ONCE):
@@ -94,9 +99,28 @@ def token_nll(
     part = TokenBatch(
       batch.ids[rows, :width], batch.segment_ids[rows, :width], batch.exact
     )
-    scores = _row_nll(lm.model, part.to_bucket())
-    found += [s[: n - 1] for s, n in zip(scores, part.lengths)]
+    scores = _row_nll(lm.model, part.to_bucket(), prompt)
+    found += [s[prompt - 1 : n - 1] for s, n in zip(scores, part.lengths)]
   return found
+
+
+def _behind(
+  lm: LanguageModel, texts: Sequence[str] | TokenBatch | str, after: str
+) -> tuple[TokenBatch, int]:
+  """The texts behind a prompt, and how many tokens that has, BOS included."""
+  if not after:
+    return to_tokens(lm, texts), 1
+  if isinstance(texts, TokenBatch):
+    raise TextError(
+      "A prompt can stand before texts, not before rows of tokens.",
+      received=f"after={after!r:.40} and {len(texts.ids)} rows of ids",
+      instead="the texts, or rows that begin with the prompt",
+    )
+  encode = lm.tokenizer.encode
+  prompt = encode(after)
+  several = [texts] if isinstance(texts, str) else texts
+  rows = [[*prompt, *encode(text, bos=False)] for text in several]
+  return dataclasses.replace(to_tokens(lm, rows), exact=False), len(prompt)
 
 
 def nll_change(
@@ -104,6 +128,7 @@ def nll_change(
   edited: LanguageModel | gemma.Gemma,
   texts: Sequence[str] | str,
   *,
+  after: str = "",
   seed: int = 0,
 ) -> NllChange:
   """How much an edit changes the NLL of held-out texts.
@@ -112,6 +137,7 @@ def nll_change(
     lm: The model as it is.
     edited: The edited model.
     texts: Texts that the edit was not made from.
+    after: A prompt that stands before every text and is not predicted.
     seed: Seed of the bootstrap.
 
   Raises:
@@ -125,11 +151,11 @@ def nll_change(
       received=f"{model.config.size} beside {lm.config.size}",
       instead="an edit of the same model, as surgery.intervene returns it",
     )
-  batch = to_tokens(lm, [texts] if isinstance(texts, str) else texts)
-  before = token_nll(lm, batch)
-  after = token_nll(lm.replace(model), batch)
-  counts = np.asarray([len(one) for one in before], np.float64)
-  sums = np.asarray([[b.sum(), a.sum()] for b, a in zip(before, after)])
+  old, new = (
+    token_nll(one, texts, after=after) for one in (lm, lm.replace(model))
+  )
+  counts = np.asarray([len(one) for one in old], np.float64)
+  sums = np.asarray([[b.sum(), a.sum()] for b, a in zip(old, new)])
   low, high = _interval(sums[:, 1] - sums[:, 0], counts, seed)
   means = sums.sum(axis=0) / counts.sum()
   return NllChange(
@@ -153,11 +179,12 @@ def _interval(
   return float(low), float(high)
 
 
-def _row_nll(model: gemma.Gemma, batch: TokenBatch) -> np.ndarray:
+def _row_nll(model: gemma.Gemma, batch: TokenBatch, prompt: int) -> np.ndarray:
   """[batch, seq] -log p of the token after each; columns past a row's end
   mean nothing.
   """
-  residual = _last_residual(model, batch.ids, batch.segment_ids)
+  prompts = np.full_like(batch.ids, prompt)
+  residual = _last_residual(model, batch.ids, batch.segment_ids, prompts)
   following = np.pad(batch.ids[:, 1:], ((0, 0), (0, 1)))
   step = max(1, LOGITS_AT_ONCE // len(batch.ids))
   scores = []
@@ -165,7 +192,7 @@ def _row_nll(model: gemma.Gemma, batch: TokenBatch) -> np.ndarray:
     # The last chunk is filled up, so that one program serves all.
     columns = np.minimum(np.arange(start, start + step), batch.width - 1)
     chunk = _nll_at(
-      model, residual, batch.ids, batch.segment_ids, following, columns
+      model, residual, batch.ids, batch.segment_ids, prompts, following, columns
     )
     scores.append(np.asarray(chunk))
   return np.concatenate(scores, axis=1)[:, : batch.width]
@@ -176,9 +203,9 @@ def _last_residual(
   model: gemma.Gemma,
   ids: Int[Array, "batch seq"],
   segment_ids: Int[Array, "batch seq"],
+  prompts: Int[Array, "batch seq"],
 ) -> Float[Array, "batch seq embedding"]:
-  ones = jnp.ones_like(ids)
-  residual, _ = gemma.run(model, ids, segment_ids, prompts=ones)
+  residual, _ = gemma.run(model, ids, segment_ids, prompts=prompts)
   return residual.unwrap(*_STREAM)
 
 
@@ -188,12 +215,12 @@ def _nll_at(
   residual: Float[Array, "batch seq embedding"],
   ids: Int[Array, "batch seq"],
   segment_ids: Int[Array, "batch seq"],
+  prompts: Int[Array, "batch seq"],
   following: Int[Array, "batch seq"],
   columns: Int[Array, " columns"],
 ) -> Float[Array, "batch columns"]:
   """-log p of the next token at some columns."""
-  ones = jnp.ones_like(ids)
-  place = gemma.place(model, ids, segment_ids, ones).take(columns)
+  place = gemma.place(model, ids, segment_ids, prompts).take(columns)
   chosen = pz.nx.wrap(jnp.take(residual, columns, axis=1), *_STREAM)
   normed, _ = gemma.apply_final_norm(model, chosen, place)
   named, _ = gemma.unembed(model, normed, place)

@@ -13,6 +13,7 @@ from gemma_scope.attribution.composites import GRADIENT as GRADIENT
 from gemma_scope.attribution.composites import LRP_EPSILON as LRP_EPSILON
 from gemma_scope.attribution.composites import LRP_GAMMA as LRP_GAMMA
 from gemma_scope.attribution.composites import RuleTable as RuleTable
+from gemma_scope.attribution.deeplift import deep_lift as deep_lift
 from gemma_scope.attribution.emission import RuleError as RuleError
 from gemma_scope.attribution.rescale import Rescale as Rescale
 from gemma_scope.attribution.rules import AlphaBeta as AlphaBeta

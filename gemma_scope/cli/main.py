@@ -57,7 +57,7 @@ VERBS: Mapping[str, Verb] = {
   "plan": Verb(
     "gemma_scope.cli.plan",
     "Does it fit a machine? Memory, FLOPs and time, without the machine.",
-    "gemma-scope plan capture --model gemma-3-1b-pt --machine v5e:2x2",
+    "gemma-scope plan capture --machine v5e:2x2",
   ),
 }
 

@@ -10,8 +10,15 @@ import tyro
 
 from gemma_scope.cli import consoles, outputs
 from gemma_scope.errors import ConfigError
+from gemma_scope.weights import catalog
 
-HELP = """\
+DEFAULT_MODEL, *_ = catalog.CATALOG
+LARGE_MODEL = [
+  name for name, entry in catalog.CATALOG.items() if entry.variant == "pt"
+][-1]
+
+# The parser joins a line that starts with a letter to the one before it.
+HELP = f"""\
 Does it fit, and how long does it take at least?
   Compiles a step ahead of time for a machine that need not be there, and
   tells the memory of a chip by kind, products, memory traffic, messages
@@ -19,10 +26,9 @@ Does it fit, and how long does it take at least?
   libtpu, and no TPU. No weights are read. Large models take minutes.
 
 Examples:
-  gemma-scope plan capture --model gemma-3-27b-pt --machine v5e:16x16 \\
+  gemma-scope plan capture --model {LARGE_MODEL} --machine v5e:16x16 \\
     --batch 16 --tokens 1024
-  gemma-scope plan attribute --model gemma-3-1b-pt --machine v5e:2x2 \\
-    --method attn_lrp --suggest
+  gemma-scope plan attribute --machine v5e:2x2 --method attn_lrp --suggest
   gemma-scope plan capture --machine cpu --dtype float32
 """
 
@@ -37,7 +43,7 @@ class Options:
   ]
   """capture (one forward pass) or attribute (forward and backward)."""
 
-  model: Annotated[str, tyro.conf.arg(metavar="NAME")]
+  model: Annotated[str, tyro.conf.arg(metavar="NAME")] = DEFAULT_MODEL
   """A published checkpoint."""
 
   machine: Annotated[str, tyro.conf.arg(metavar="MACHINE")] = "cpu"

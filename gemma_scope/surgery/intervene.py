@@ -198,8 +198,3 @@ def sizes_at(model: Gemma, site: Site) -> dict[str, int]:
 
 def _name(site: pz.nn.Layer) -> str:
   return getattr(site, "name", "")
-
-
-def edits_of(model: Gemma) -> tuple[pz.nn.Layer, ...]:
-  """Everything surgery put into a model, in no particular order."""
-  return tuple(active_sites(model))

@@ -75,10 +75,8 @@ def explain(
   target_id = _target_id(lm, logits, target)
   against_id = None if against is None else lm.tokenizer.token_id(against)
   objective = _objective(target_id, against_id)
-  tell("Reading every layer (logit lens)")
-  grid = _lens_grid(lm, acts, target_id)
-  tell("Splitting the logit among components")
-  components = _components(lm, acts, objective)
+  grid = _lens_grid(lm, acts, target_id, tell)
+  components = _components(lm, acts, objective, tell)
   attributions, flow, random = attribute_prompt(
     lm, batch, objective, chosen, tell
   )
@@ -171,8 +169,9 @@ def _objective(target_id: int, against_id: int | None) -> Target:
 
 
 def _lens_grid(
-  lm: LanguageModel, acts: Capture, target_id: int
+  lm: LanguageModel, acts: Capture, target_id: int, tell: Progress
 ) -> parts.LensGrid:
+  tell("Reading every layer (logit lens)")
   layers = range(lm.config.num_layers)
   sites = (Site("embed"), *(Site("resid_post", i) for i in layers))
   width = acts.tokens.width
@@ -190,8 +189,9 @@ def _lens_grid(
 
 
 def _components(
-  lm: LanguageModel, acts: Capture, objective: Target
+  lm: LanguageModel, acts: Capture, objective: Target, tell: Progress
 ) -> parts.ComponentScores:
+  tell("Splitting the logit among components")
   split = direct.split_target(lm, acts, objective)
   return parts.ComponentScores(
     labels=split.labels,

@@ -8,6 +8,7 @@ import pytest
 from gemma_scope import surgery
 from gemma_scope.activations import likelihood
 from gemma_scope.activations.likelihood import NllChange, nll_change, token_nll
+from gemma_scope.activations.tokens import to_tokens
 from gemma_scope.errors import ConfigError, TextError
 from gemma_scope.model.build import random_tensors
 from gemma_scope.sites import Site
@@ -47,6 +48,28 @@ def test_a_text_counts_as_generated_behind_bos(tiny_lm):
   (found,) = token_nll(edited, TEXTS[0])
   truth = expected(tiny_lm, ids, {Site("resid_post", 3): behind})
   np.testing.assert_allclose(found, truth, atol=2e-5)
+
+
+def test_texts_behind_a_prompt(tiny_lm):
+  """Which is not predicted, and is not generated."""
+  edit = surgery.steer("resid_post[3]", VECTOR, positions=surgery.generated())
+  edited = tiny_lm.replace(surgery.intervene(tiny_lm.model, edit))
+  prompt, text = "The capital of", " France is Paris"
+  ids = tiny_lm.tokenizer.encode(prompt)
+  start = len(ids)
+  ids += tiny_lm.tokenizer.encode(text, bos=False)
+
+  def behind(value):
+    value = value.copy()
+    value[start:] += VECTOR
+    return value
+
+  (found,) = token_nll(edited, text, after=prompt)
+  truth = expected(tiny_lm, ids, {Site("resid_post", 3): behind})
+  np.testing.assert_allclose(found, truth[start - 1 :], atol=2e-5)
+  batch = to_tokens(tiny_lm, text)
+  with pytest.raises(TextError, match="not before rows of tokens"):
+    token_nll(tiny_lm, batch, after=prompt)
 
 
 def test_the_change_is_the_difference_of_means(tiny_lm):

@@ -14,25 +14,34 @@ pytestmark = pytest.mark.real
 CLEAN = "When Mary and John went to the store, John gave a drink to"
 OTHER = "When Mary and John went to the store, Mary gave a drink to"
 
-PRAISE = [
-  "The film was wonderful, and I loved every minute of it.",
-  "What a beautiful day; everything went better than we had hoped.",
-  "The food was delicious and the staff were kind and helpful.",
-  "She is a brilliant teacher, and her students adore her.",
+FRENCH = [
+  "Le chat dort sur le lit.",
+  "Nous avons mangé du pain hier.",
+  "Elle travaille dans un hôpital.",
+  "Il fait froid ce matin.",
+  "Mon frère habite à la campagne.",
+  "Les enfants jouent dans le jardin.",
 ]
-COMPLAINT = [
-  "The film was terrible, and I hated every minute of it.",
-  "What an awful day; everything went worse than we had feared.",
-  "The food was disgusting and the staff were rude and lazy.",
-  "He is a dreadful teacher, and his students despise him.",
+ENGLISH = [
+  "The cat sleeps on the bed.",
+  "We ate bread yesterday.",
+  "She works in a hospital.",
+  "It is cold this morning.",
+  "My brother lives in the country.",
+  "The children play in the garden.",
 ]
-MORE_PRAISE = [
-  "I really enjoyed this book; it is lovely and full of joy.",
-  "The hotel was excellent, clean and comfortable. Great value!",
-  "Our guide was fantastic, and the views were amazing.",
-  "This is the best phone I have ever had. I am very happy with it.",
-  "A charming, funny and touching play, superbly acted.",
-  "The children were delighted with their presents.",
+PROMPT = "My favourite food is"
+MORE_FRENCH = [
+  " le fromage de chèvre.",
+  " la soupe que prépare ma mère.",
+  " une salade avec des tomates.",
+  " le poulet rôti du dimanche.",
+]
+MORE_ENGLISH = [
+  " the cheese of my village.",
+  " the soup that my mother makes.",
+  " a salad with tomatoes.",
+  " roast chicken on Sundays.",
 ]
 
 
@@ -56,26 +65,22 @@ def test_the_stream_at_the_second_subject_decides_the_name(real_lm):
     edit = surgery.patch(site, other, positions=at)
     return margin(real_lm.replace(surgery.intervene(real_lm.model, edit)))
 
-  assert margin(real_lm) == pytest.approx(2.9, abs=0.2)
-  assert patched(int(position)) < -1
+  assert margin(real_lm) == pytest.approx(5.2, abs=0.1)
+  assert patched(int(position)) == pytest.approx(-3.7, abs=0.1)
   assert patched(int(position) - 1) == pytest.approx(margin(real_lm), abs=1e-2)
 
 
-def test_a_direction_makes_its_texts_likelier(real_lm):
-  site = Site("resid_post", 9)
-  direction = difference_of_means(real_lm, PRAISE, COMPLAINT, site)
-  change = {
-    scale: nll_change(
-      real_lm,
-      surgery.intervene(
-        real_lm.model,
-        surgery.steer(
-          site, direction, scale=scale, positions=surgery.all_but_bos()
-        ),
-      ),
-      MORE_PRAISE,
-    )
-    for scale in (1.0, -1.0)
-  }
-  assert change[1.0].high < 0
-  assert change[-1.0].low > 0
+def test_a_direction_steers_towards_its_texts(real_lm):
+  """The difference of means of French and English makes it write French."""
+  site = Site("resid_post", 12)
+  direction = difference_of_means(real_lm, FRENCH, ENGLISH, site)
+  edit = surgery.steer(site, direction)
+  model = surgery.intervene(real_lm.model, edit)
+  toward, away = (
+    nll_change(real_lm, model, texts, after=PROMPT)
+    for texts in (MORE_FRENCH, MORE_ENGLISH)
+  )
+  assert toward.high < 0 < away.low
+  found = gs.generate(real_lm, PROMPT, max_new_tokens=12, steer=[edit])
+  assert found.unsteered.texts[0].startswith(" the ")
+  assert found.texts != found.unsteered.texts

@@ -139,6 +139,7 @@ def test_relevance_patching_beats_gradients_on_real_text(real_lm):
     assert estimate.source[0] > 3
     assert estimate.base[0] < -2
     found[method] = [cells_of(estimate, s)[column] for s, column in cells]
+  # For the feed-forwards one cell, mlp_write[3] at the name, decides this.
   for name in ("resid_pre", "mlp_write"):
     chosen = [site.name == name for site, _ in cells]
     gradient, relevance = (
