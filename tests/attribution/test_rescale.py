@@ -57,7 +57,7 @@ def test_binary_shares_by_both_orders():
 
 
 @pytest.mark.parametrize("shift", [0.0, 7.0])
-@pytest.mark.parametrize("scale", [0.02, 1.0, 30.0])  # nearly equal to one-hot
+@pytest.mark.parametrize("scale", [0.04, 1.0, 30.0])  # nearly equal to one-hot
 def test_softmax_is_its_derivative_with_logarithmic_means(shift, scale):
   rng = np.random.default_rng(0)
   x, x0 = rng.standard_normal((2, 6)) * scale
@@ -81,7 +81,7 @@ def test_softmax_is_its_derivative_with_logarithmic_means(shift, scale):
 
   (found,) = slopes(f, (x + shift, x0))
   size = np.abs(expected).max()
-  np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-4 * size)
+  np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5 * size)
   change = found @ (x - x0) - weights @ (p - p0)
   assert abs(change) < 1e-5 * np.abs(weights).sum()
 

@@ -192,7 +192,7 @@ def test_gradient_is_that_of_the_active_latents(name):
   x = random_vectors(dictionary, 8)
   weights = jax.random.normal(jax.random.key(3), x.shape)
   gradient = jax.grad(lambda v: (dictionary(v) * weights).sum())(x)
-  step = 1e-3 * gradient / jnp.abs(gradient).max()
+  step = 1e-4 * gradient / jnp.abs(gradient).max()
   up, down = np.asarray(x + step, float), np.asarray(x - step, float)
   values = [oracle.encode(dictionary, v) for v in (up, down)]
   chosen = np.asarray(dictionary.encode(x)) != 0

@@ -11,6 +11,7 @@ import pytest
 from gemma_scope import dictionaries as gsd
 from gemma_scope.dictionaries.arrays import place
 from gemma_scope.dictionaries.loading import open_folder
+from gemma_scope.dictionaries.tensor_files import read_tensors
 from gemma_scope.errors import CheckpointError, ConfigError
 from gemma_scope.testing import dictionaries as make
 from gemma_scope.testing.dictionaries import random_vectors
@@ -76,6 +77,9 @@ def test_int8_rows(name, tmp_path):
       np.testing.assert_array_equal(old, new)
     else:
       assert 0 < np.abs(old - new).max() <= np.abs(old).max() / 250
+  stored = read_tensors(folder / "arrays.safetensors").values()
+  rows = [a for a in stored if a.dtype == np.int8]
+  assert {int(np.abs(a).max()) for a in rows} == {127}
   whole = sum(f.stat().st_size for f in folder.iterdir())
   exact = gsd.dictionary_to_folder(dictionary, tmp_path / "e")
   assert whole < 0.6 * sum(f.stat().st_size for f in exact.iterdir())

@@ -75,7 +75,7 @@ def test_keeps_what_lax_top_k_keeps():
 
 
 @pytest.mark.parametrize("kind", ["normal", "many ties"])
-@pytest.mark.parametrize("shape", [(1, 8), (2, 4), (4, 2)])
+@pytest.mark.parametrize("shape", [(1, 8), (4, 2)])
 def test_sharded_is_unsharded(kind, shape):
   mesh = Mesh(np.array(jax.devices()).reshape(shape), ("data", "model"))
   values = draw(kind, (8, 64))

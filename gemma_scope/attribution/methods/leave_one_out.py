@@ -103,7 +103,7 @@ def target_deleted(
     many,
     ids=_picked(many.ids, kept, last),
     segment_ids=_picked(many.segment_ids, kept, last),
-    columns=many.columns - (out[:, 0] <= many.columns),
+    columns=many.columns - 1,  # no matter what is left out behind them
   )
   found, _ = evaluate(model, moved, targets, {})
   return found.reshape(tokens.shape[0], -1)
