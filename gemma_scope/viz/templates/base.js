@@ -91,6 +91,43 @@ const GS = (() => {
     }
   }
 
+  // Cells marked data-at="row,column": pointing at one shows its lines, a click
+  // or the arrow keys read them out. Returns what to call after redrawing.
+  function cells(box, readout, lines, first = () => [0, 0]) {
+    let here = null;
+    const at = (target) => target.closest?.("td[data-at]")?.dataset.at.split(",").map(Number);
+    hover(box, (event) => {
+      const place = at(event.target);
+      return place ? lines(...place) : null;
+    });
+    function go(row, column) {
+      const cell = box.querySelector(`td[data-at="${row},${column}"]`);
+      if (!cell) return;
+      here?.classList.remove("here");
+      here = cell;
+      cell.classList.add("here");
+      cell.scrollIntoView({ block: "nearest", inline: "nearest" });
+      readout.textContent = lines(row, column).join(". ") + ".";
+    }
+    box.addEventListener("click", (event) => {
+      const place = at(event.target);
+      if (place) go(...place);
+    });
+    const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
+    box.addEventListener("keydown", (event) => {
+      if (!(event.key in steps)) return;
+      event.preventDefault();
+      if (!here) return go(...first());
+      const [row, column] = at(here);
+      const [down, right] = steps[event.key];
+      go(row + down, column + right);
+    });
+    return () => {
+      here = null;
+      readout.textContent = "";
+    };
+  }
+
   // Redraw what holds colours or widths when either changes.
   const redraws = [];
   const redraw = () => redraws.forEach((draw) => draw());
@@ -166,5 +203,5 @@ const GS = (() => {
     addEventListener("afterprint", () => opened.forEach((d) => (d.open = false)));
   }
 
-  return { data, byId, make, drawn, signed, percent, largest, style, ink, hover, walk, choose, onRedraw, start };
+  return { data, byId, make, drawn, signed, percent, largest, style, ink, hover, walk, choose, cells, onRedraw, start };
 })();

@@ -1,10 +1,9 @@
 // Relevance by layer and token: one signed heat map.
 (() => {
-  const { data, byId, make, signed, largest, hover } = GS;
+  const { data, byId, make, signed, largest } = GS;
   const flow = data.flow;
   if (!flow) return;
   const box = byId("flow-map");
-  const readout = byId("flow-readout");
   const words = data.tokens.map((_, i) => i).filter((i) => !data.special.includes(i));
   const scale = largest(flow.values.flatMap((row) => words.map((i) => row[i])));
   const dense = data.tokens.length > 16;
@@ -27,32 +26,5 @@
     make("tr", {}, make("th", { scope: "row" }, label), ...data.tokens.map((_, i) => cell(row, i)), make("td", { class: "sum" }, signed(flow.sums[row]))));
   box.replaceChildren(make("table", {}, make("thead", {}, head), make("tbody", {}, ...body)));
 
-  const at = (target) => target.closest?.("td[data-at]")?.dataset.at.split(",").map(Number);
-  hover(box, (event) => {
-    const place = at(event.target);
-    return place ? lines(...place) : null;
-  });
-  let here = null;
-  function go(row, column) {
-    const chosen = box.querySelector(`td[data-at="${row},${column}"]`);
-    if (!chosen) return;
-    here?.classList.remove("here");
-    here = chosen;
-    here.classList.add("here");
-    here.scrollIntoView({ block: "nearest", inline: "nearest" });
-    readout.textContent = lines(row, column).join(". ") + ".";
-  }
-  box.addEventListener("click", (event) => {
-    const place = at(event.target);
-    if (place) go(...place);
-  });
-  const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
-  box.addEventListener("keydown", (event) => {
-    if (!(event.key in steps)) return;
-    event.preventDefault();
-    if (!here) return go(flow.labels.length - 1, data.target.position);
-    const [row, column] = at(here);
-    const [down, right] = steps[event.key];
-    go(row + down, column + right);
-  });
+  GS.cells(box, byId("flow-readout"), lines, () => [flow.labels.length - 1, data.target.position]);
 })();

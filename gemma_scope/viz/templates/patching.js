@@ -1,6 +1,6 @@
 // Patching: one signed heat map for each kind of site.
 (() => {
-  const { data, byId, make, signed, largest, hover } = GS;
+  const { data, byId, make, signed, largest } = GS;
   const known = (value) => typeof value === "number";
   const share = (value) => (known(value) && data.gap ? `${Math.round((100 * value) / data.gap)}%`.replace("-", "−") : "not a number");
   const all = largest(data.maps.flatMap((m) => m.values.flat(2)));
@@ -49,7 +49,6 @@
     const choices = views(map);
     const own = largest(map.values.flat(2));
     let view = choices[0];
-    let here = null;
     choices.forEach((choice, i) => select.append(make("option", { value: String(i) }, choice.label ?? "")));
     select.parentElement.hidden = choices.length < 2;
 
@@ -77,36 +76,9 @@
       });
       box.replaceChildren(make("table", {}, make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "layer"), ...columns.map(heading))), make("tbody", {}, ...body)));
       byId(`scale-${number}`).textContent = unit === "share" ? share(scale * Math.sign(data.gap || 1)) : scale.toPrecision(3);
-      here = null;
-      readout.textContent = "";
+      reset();
     }
-    const at = (target) => target.closest?.("td")?.dataset.at.split(",").map(Number);
-    hover(box, (event) => {
-      const place = at(event.target);
-      return place ? lines(map, place[0], pick(map, view, ...place)) : null;
-    });
-    function go(row, column) {
-      const cell = box.querySelector(`td[data-at="${row},${column}"]`);
-      if (!cell) return;
-      here?.classList.remove("here");
-      here = cell;
-      cell.classList.add("here");
-      cell.scrollIntoView({ block: "nearest", inline: "nearest" });
-      readout.textContent = lines(map, row, pick(map, view, row, column)).join(". ") + ".";
-    }
-    box.addEventListener("click", (event) => {
-      const place = at(event.target);
-      if (place) go(...place);
-    });
-    const steps = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] };
-    box.addEventListener("keydown", (event) => {
-      if (!(event.key in steps)) return;
-      event.preventDefault();
-      if (!here) return go(0, 0);
-      const [row, column] = at(here);
-      const [down, right] = steps[event.key];
-      go(row + down, column + right);
-    });
+    const reset = GS.cells(box, readout, (row, column) => lines(map, row, pick(map, view, row, column)));
     select.addEventListener("change", () => {
       view = choices[Number(select.value)];
       draw();
