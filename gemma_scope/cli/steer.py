@@ -38,7 +38,9 @@ Examples:
 
 Notes:
   A text file holds one text a line. --toward and --away also take the
-  texts themselves. With --relative, --scale counts in mean norms of the
+  texts themselves. --held-out texts are measured alone (what the steering
+  costs) and behind the prompt (whether the model now goes on like that).
+  With --relative, --scale counts in mean norms of the
   site; without it, the direction is added as it is, times --scale.
 """
 
@@ -151,6 +153,7 @@ def run(options: Options) -> None:
     if saved is not None:
       _save(saved, direction)
     norm = _norm(lm, options, [*toward, *away] or [text])
+    edit = _intervention(options, direction, norm)
     report("Writing with and without it")
     found = gs.generate(
       lm,
@@ -159,10 +162,16 @@ def run(options: Options) -> None:
       sampling=gs.Sampling(temperature=options.temperature),
       seed=options.seed,
       chat=options.chat,
-      steer=[_intervention(options, direction, norm)],
+      steer=[edit],
       held_out=held_out,
     )
-  _show(found, options)
+    behind = None
+    if held_out is not None:
+      report("Measuring the texts behind the prompt")
+      model = gs.surgery.intervene(lm.model, edit)
+      following = [f" {one.strip()}" for one in held_out]
+      behind = gs.nll_change(lm, model, following, after=text)
+  _show(found, behind, options)
 
 
 def _read_sets(options: Options) -> tuple[list[str], list[str]]:
@@ -275,11 +284,11 @@ def _intervention(
   )
 
 
-def _show(found: Any, options: Options) -> None:
+def _show(found: Any, behind: Any, options: Options) -> None:
   """Both texts side by side, and the change of the likelihood."""
   console = consoles.results()
   if options.json:
-    console.file.write(json.dumps(_to_dict(found), indent=2) + "\n")
+    console.file.write(json.dumps(_to_dict(found, behind), indent=2) + "\n")
     return
   table = rich.table.Table(box=rich.box.SIMPLE_HEAD, expand=True)
   for heading in ("unsteered", "steered"):
@@ -289,21 +298,27 @@ def _show(found: Any, options: Options) -> None:
   console.print(rich.text.Text(_safe(found.prompts[0]), style="bold"))
   console.print(table)
   if found.effect is not None:
-    console.print(f"NLL of held-out text: {found.effect}", markup=False)
+    console.print("NLL of held-out text", style="bold")
+    console.print(f"  alone:             {found.effect}", markup=False)
+    console.print(f"  behind the prompt: {behind}", markup=False)
 
 
-def _to_dict(found: Any) -> dict[str, Any]:
-  effect = found.effect
-  change = None
-  if effect is not None:
-    fields = {**dataclasses.asdict(effect), "change": effect.change}
-    change = {k: None if v != v else v for k, v in fields.items()}
+def _to_dict(found: Any, behind: Any) -> dict[str, Any]:
   return {
     "prompt": found.prompts[0],
     "steered": found.texts[0],
     "unsteered": found.unsteered.texts[0],
-    "held_out_nll": change,
+    "held_out_nll": _change(found.effect),
+    "held_out_nll_behind_prompt": _change(behind),
   }
+
+
+def _change(effect: Any) -> dict[str, Any] | None:
+  """The fields as JSON values; no interval where there is none."""
+  if effect is None:
+    return None
+  fields = {**dataclasses.asdict(effect), "change": effect.change}
+  return {k: None if v != v else v for k, v in fields.items()}
 
 
 def _printable(text: str) -> rich.text.Text:

@@ -139,6 +139,31 @@ def test_with_a_cache_as_without(lm, plain, name):
   assert found.ids != plain
 
 
+def test_every_token_is_told_where_it_stands(lm):
+  """Edits that dictate the next token write a text that rules foretell."""
+  rules = [
+    (slice(-1, None), 33),
+    (surgery.occurrence(33, 2), 44),
+    (surgery.generated() & ~surgery.occurrence(33, None), 55),
+    (surgery.generated() & surgery.occurrence(55, 1), 66),
+    (9, 77),
+  ]
+  edits = [
+    surgery.add("logits", 1e3 * 2**i, units=[unit], positions=p)
+    for i, (p, unit) in enumerate(rules)
+  ]
+  prompts = [[2, 9, 7], [2, 33, 7, 9, 33, 8]]
+  found = generate(
+    lm.replace(intervene(lm.model, edits)), prompts, max_new_tokens=8
+  )
+  # The third 33 is answered by 44; 44 by 55, 55 by 55, its second by 66, 66 by
+  # 55; what stands at position 9 by 77.
+  assert found.ids == (
+    (33, 33, 33, 44, 55, 55, 66, 77),
+    (33, 44, 55, 55, 77, 55, 55, 55),
+  )
+
+
 def test_positions_of_each_row(lm):
   """Every row as if it were alone, with its own position."""
   positions = (-1, 7)

@@ -70,6 +70,8 @@ def test_files_and_json(calls, capsys, tmp_path):
   assert found["steered"] == calls["found"].texts[0]
   effect = calls["found"].effect
   assert found["held_out_nll"]["change"] == pytest.approx(effect.change)
+  behind = found["held_out_nll_behind_prompt"]
+  assert behind["before"] != found["held_out_nll"]["before"]
   direction = np.load(tmp_path / "d.npy")
   np.testing.assert_array_equal(direction, edit.change.direction)
   assert run(*SITE, "--direction", "d.npy", "--held-out", "more.txt") == 0
