@@ -21,6 +21,12 @@ from penzai import pz
 
 from gemma_scope import axes
 from gemma_scope.activations.tokens import TokenBatch, to_tokens
+from gemma_scope.bootstrap import (
+  LEVEL,
+  RESAMPLES,
+  percentile_ends,
+  resampling_counts,
+)
 from gemma_scope.display import signed
 from gemma_scope.errors import ConfigError, TextError
 from gemma_scope.model import gemma
@@ -28,8 +34,6 @@ from gemma_scope.model.language_model import LanguageModel
 
 ROWS_AT_ONCE = 8  # texts in one pass
 LOGITS_AT_ONCE = 128  # tokens whose logits exist together: 134 MB
-RESAMPLES = 10_000
-LEVEL = 0.95
 
 _STREAM = (axes.BATCH, axes.SEQ, axes.EMBEDDING)
 
@@ -169,14 +173,8 @@ def _interval(
   """The percentile interval of sum / count when texts are drawn anew."""
   if len(counts) < 2:
     return np.nan, np.nan
-  rng = np.random.default_rng(seed)
-  drawn = rng.multinomial(
-    len(counts), np.full(len(counts), 1 / len(counts)), RESAMPLES
-  )
-  means = (drawn @ sums) / (drawn @ counts)
-  tail = 50 * (1 - LEVEL)
-  low, high = np.percentile(means, [tail, 100 - tail])
-  return float(low), float(high)
+  drawn = resampling_counts(len(counts), RESAMPLES, seed)
+  return percentile_ends((drawn @ sums) / (drawn @ counts), LEVEL)
 
 
 def _row_nll(model: gemma.Gemma, batch: TokenBatch, prompt: int) -> np.ndarray:

@@ -1,11 +1,11 @@
 """Evaluations: are explanations true, on which tasks, how surely."""
 
+from gemma_scope.bootstrap import Interval as Interval
+from gemma_scope.bootstrap import bootstrap_mean as bootstrap_mean
+from gemma_scope.bootstrap import paired_difference as paired_difference
 from gemma_scope.evals import tasks as tasks
 from gemma_scope.evals.agreement import Agreement as Agreement
 from gemma_scope.evals.agreement import agreement as agreement
-from gemma_scope.evals.bootstrap import Interval as Interval
-from gemma_scope.evals.bootstrap import bootstrap_mean as bootstrap_mean
-from gemma_scope.evals.bootstrap import paired_difference as paired_difference
 from gemma_scope.evals.curves import Curves as Curves
 from gemma_scope.evals.faithfulness import (
   FaithfulnessOptions as FaithfulnessOptions,

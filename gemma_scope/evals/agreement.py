@@ -10,9 +10,9 @@ import dataclasses
 
 import numpy as np
 
+from gemma_scope.bootstrap import Interval, bootstrap_mean
 from gemma_scope.display import table_html
 from gemma_scope.evals import ranks
-from gemma_scope.evals.bootstrap import Interval, bootstrap_mean
 
 STATISTICS = ("spearman", "kendall", "top_k")
 

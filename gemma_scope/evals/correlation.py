@@ -11,15 +11,15 @@ import dataclasses
 
 import numpy as np
 
-from gemma_scope.errors import GemmaScopeError
-from gemma_scope.evals import ranks
-from gemma_scope.evals.bootstrap import (
+from gemma_scope.bootstrap import (
   LEVEL,
   Interval,
   bootstrap_mean,
   percentile_ends,
   resampling_counts,
 )
+from gemma_scope.errors import GemmaScopeError
+from gemma_scope.evals import ranks
 
 RESAMPLES = 1_000
 

@@ -24,10 +24,10 @@ from penzai import pz
 from gemma_scope import axes
 from gemma_scope.activations.tokens import Input
 from gemma_scope.attribution.objectives import Target, logit
+from gemma_scope.bootstrap import Interval, bootstrap_mean
 from gemma_scope.display import table_html
 from gemma_scope.errors import ConfigError
 from gemma_scope.evals import ranks
-from gemma_scope.evals.bootstrap import Interval, bootstrap_mean
 from gemma_scope.evals.groups import Group, to_groups
 from gemma_scope.evals.scores import method_scores
 from gemma_scope.model.block import Block

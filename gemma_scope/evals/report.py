@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from gemma_scope.display import table_html
-from gemma_scope.errors import ConfigError
-from gemma_scope.evals.agreement import Agreement
-from gemma_scope.evals.bootstrap import (
+from gemma_scope.bootstrap import (
   Interval,
   bootstrap_mean,
   paired_difference,
 )
+from gemma_scope.display import table_html
+from gemma_scope.errors import ConfigError
+from gemma_scope.evals.agreement import Agreement
 from gemma_scope.evals.scores import Cost
 
 ARROWS = {"high": "↑", "low": "↓"}

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from gemma_scope.errors import GemmaScopeError
-from gemma_scope.evals.bootstrap import (
+from gemma_scope.bootstrap import (
   Interval,
   bootstrap_mean,
   paired_difference,
   resampling_counts,
 )
+from gemma_scope.errors import GemmaScopeError
 
 
 def test_intervals_cover_the_true_mean():
