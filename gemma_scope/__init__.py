@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+  from gemma_scope import analysis as analysis
   from gemma_scope import attribution as attribution
   from gemma_scope import dictionaries as dictionaries
   from gemma_scope import evals as evals
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PACKAGES = {
+  "analysis": "gemma_scope.analysis",
   "attribution": "gemma_scope.attribution",
   "evals": "gemma_scope.evals",
   "dictionaries": "gemma_scope.dictionaries",

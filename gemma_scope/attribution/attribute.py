@@ -28,7 +28,6 @@ from penzai import pz
 
 from gemma_scope import axes
 from gemma_scope.activations.tokens import Input
-from gemma_scope.attribution import composites
 from gemma_scope.attribution.evaluate import ask
 from gemma_scope.attribution.methods.deep_lift import DEEP_LIFT
 from gemma_scope.attribution.methods.expected import EXPECTED_GRADIENTS
@@ -49,7 +48,7 @@ from gemma_scope.attribution.methods.protocol import (
 from gemma_scope.attribution.methods.protocol import Question as Question
 from gemma_scope.attribution.methods.saliency import SALIENCY
 from gemma_scope.attribution.methods.smooth import SMOOTHGRAD
-from gemma_scope.attribution.methods.tables import table_method
+from gemma_scope.attribution.methods.tables import TABLES, table_method
 from gemma_scope.attribution.objectives import Target, logit
 from gemma_scope.attribution.result import Attribution
 from gemma_scope.attribution.rows import Rows
@@ -59,11 +58,7 @@ from gemma_scope.sites import Site, resolve
 
 METHODS: Mapping[str, Method] = {
   "integrated_gradients": INTEGRATED_GRADIENTS,
-  "input_x_gradient": table_method(composites.GRADIENT, conserves=False),
-  "attn_lrp": table_method(composites.ATTN_LRP, conserves=False),
-  "cp_lrp": table_method(composites.CP_LRP, conserves=True),
-  "lrp_epsilon": table_method(composites.LRP_EPSILON, conserves=True),
-  "lrp_gamma": table_method(composites.LRP_GAMMA, conserves=True),
+  **{name: table_method(rules) for name, rules in TABLES.items()},
   "saliency": SALIENCY,
   "smoothgrad": SMOOTHGRAD,
   "expected_gradients": EXPECTED_GRADIENTS,
@@ -108,7 +103,7 @@ def attribute(
     TextError: If the prompt or the target cannot be used.
   """
   row = _method(method)
-  sites = _checked_sites(at, lm.config.num_layers)
+  sites = checked_sites(at, lm.config.num_layers)
   if not isinstance(target, Target):
     target = logit(target)
   batch, rows, resolved = ask(lm, given, target)
@@ -116,7 +111,7 @@ def attribute(
   if chosen is not None:
     chosen = chosen.resolved(lm, batch)
   answer = row(Question(lm.model, rows, resolved, sites, chosen))
-  values = {s: _trim(v, rows, batch.width) for s, v in answer.values.items()}
+  values = {s: trimmed(v, rows, batch.width) for s, v in answer.values.items()}
   _check_finite(values, method, options)
   return Attribution(
     values,
@@ -144,7 +139,7 @@ def _method(name: str) -> Method:
   )
 
 
-def _checked_sites(
+def checked_sites(
   at: Iterable[Site | str], num_layers: int
 ) -> tuple[Site, ...]:
   """The sites that `at` means, if there are any, and none the logits."""
@@ -179,7 +174,9 @@ def _check_finite(
       )
 
 
-def _trim(value: pz.nx.NamedArray, rows: Rows, width: int) -> pz.nx.NamedArray:
+def trimmed(
+  value: pz.nx.NamedArray, rows: Rows, width: int
+) -> pz.nx.NamedArray:
   """Clears what stands on padding and drops columns added to the prompt."""
   names = tuple(value.named_axes)
   data = np.asarray(value.unwrap(*names))

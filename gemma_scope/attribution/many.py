@@ -7,7 +7,7 @@ the targets differ; the backward passes run side by side as one vmap. For
 methods of one backward pass: a rule table, or plain gradients.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import functools
 from typing import Any
@@ -18,11 +18,11 @@ from jaxtyping import Array, Float, Int
 import numpy as np
 
 from gemma_scope.activations.tokens import Input, TokenBatch, to_tokens
-from gemma_scope.attribution import composites
-from gemma_scope.attribution.attribute import _checked_sites, _trim
+from gemma_scope.attribution.attribute import checked_sites, trimmed
 from gemma_scope.attribution.composites import RuleTable
 from gemma_scope.attribution.evaluate import ask, evaluate, zero_offsets
 from gemma_scope.attribution.gradients import value_x_gradient
+from gemma_scope.attribution.methods.tables import CONSERVING, TABLES
 from gemma_scope.attribution.objectives import ResolvedTarget, Target, logit
 from gemma_scope.attribution.relevance import placed, promise
 from gemma_scope.attribution.result import Attribution
@@ -36,15 +36,6 @@ from gemma_scope.surgery.select import offset, tap
 
 Progress = Callable[[str, float], None]
 
-# Methods of one backward pass, by the names of `gs.attribute`.
-TABLES: Mapping[str, RuleTable] = {
-  "input_x_gradient": composites.GRADIENT,
-  "attn_lrp": composites.ATTN_LRP,
-  "cp_lrp": composites.CP_LRP,
-  "lrp_epsilon": composites.LRP_EPSILON,
-  "lrp_gamma": composites.LRP_GAMMA,
-}
-CONSERVING = (composites.CP_LRP, composites.LRP_EPSILON, composites.LRP_GAMMA)
 TARGETS_AT_ONCE = 8  # backward passes side by side: bounds the memory
 
 
@@ -78,7 +69,7 @@ def attribute_many(
     TextError: If the prompts or a target cannot be used.
   """
   rules = _table(method)
-  sites = _checked_sites(at, lm.config.num_layers)
+  sites = checked_sites(at, lm.config.num_layers)
   asked = [t if isinstance(t, Target) else logit(t) for t in targets]
   batch, rows, resolved = _ask_all(lm, given, asked)
   answers: list[tuple[np.ndarray, Values]] = []
@@ -100,7 +91,7 @@ def attribute_many(
       site: promise(site, target, value) if rules in CONSERVING else unknown
       for site in sites
     }
-    arrays = {s: _trim(v, rows[0], batch.width) for s, v in found.items()}
+    arrays = {s: trimmed(v, rows[0], batch.width) for s, v in found.items()}
     made.append(
       Attribution(arrays, _name(method), value, expected, batch, pieces)
     )

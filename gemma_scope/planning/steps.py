@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from gemma_scope import axes
 from gemma_scope.activations.run import forward
-from gemma_scope.attribution import composites
 from gemma_scope.attribution.composites import RuleTable
+from gemma_scope.attribution.methods.tables import TABLES
 from gemma_scope.attribution.objectives.logits import ResolvedLogits
 from gemma_scope.attribution.relevance import relevance
 from gemma_scope.attribution.rows import Rows
@@ -27,14 +27,6 @@ from gemma_scope.model.sharding import activation_sharding
 from gemma_scope.planning.machines import Machine
 from gemma_scope.sites import Site, resolve
 from gemma_scope.surgery.select import stop_after, tap
-
-RULES = {
-  "input_x_gradient": composites.GRADIENT,
-  "attn_lrp": composites.ATTN_LRP,
-  "cp_lrp": composites.CP_LRP,
-  "lrp_epsilon": composites.LRP_EPSILON,
-  "lrp_gamma": composites.LRP_GAMMA,
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,17 +127,17 @@ def attribute_step(
 
   Args:
     shape: What it is made for.
-    method: A key of `RULES`.
+    method: A key of `TABLES`.
     at: The sites.
   """
   _check(shape)
-  if method not in RULES:
+  if method not in TABLES:
     raise ConfigError(
       "This attribution method cannot be planned.",
       received=f"method={method!r}",
-      instead=f"one backward pass: {', '.join(RULES)}",
+      instead=f"one backward pass: {', '.join(TABLES)}",
     )
-  config, rules = preset(shape.model), RULES[method]
+  config, rules = preset(shape.model), TABLES[method]
   wanted = resolve(at, config.num_layers)
 
   def make(config: GemmaConfig, batch: int) -> tuple[Any, tuple[Any, ...]]:

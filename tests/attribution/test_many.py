@@ -88,7 +88,7 @@ def test_the_forward_pass_is_shared(double):
   lm = double.lm
   batch, rows, resolved = many._ask_all(lm, PROMPTS, [logit(5), logit(9)])
   del batch
-  sites = tuple(many._checked_sites(AT, lm.config.num_layers))
+  sites = tuple(many.checked_sites(AT, lm.config.num_layers))
 
   def products(count):
     columns = many._stacked([r.columns for r in rows[:count]])
