@@ -22,8 +22,10 @@ from gemma_scope.attribution.rules import Gamma as Gamma
 from gemma_scope.attribution.rules import Half as Half
 from gemma_scope.attribution.rules import Identity as Identity
 from gemma_scope.attribution.rules import Native as Native
+from gemma_scope.attribution.rules import ProductRule as ProductRule
 from gemma_scope.attribution.rules import Softmax as Softmax
 from gemma_scope.attribution.rules import Stop as Stop
+from gemma_scope.attribution.rules import UnaryRule as UnaryRule
 from gemma_scope.attribution.rules import WSquare as WSquare
 from gemma_scope.attribution.rules import ZPlus as ZPlus
 from gemma_scope.attribution.scopes import scope as scope

@@ -194,7 +194,7 @@ def by_name(
   fault = _first_lost(emission, real, "meets an active value")
   if isinstance(rule, rule_lib.Softmax) and name == "exp":
     return [_exponential(emission, eqn, values[0], active[0])]
-  if isinstance(rule, rule_lib.Identity) and single and len(active) == 1:
+  if isinstance(rule, rule_lib.UnaryRule) and single and len(active) == 1:
     values = [rule.unary(active[0].value, values[0])]
   elif not isinstance(rule, rule_lib.Native):
     fault = fault or emission.uncovered(eqn, name)
@@ -216,7 +216,7 @@ def _divided(
       return activated(y, [a], elementwise=True)
     return _stopped(eqn, composites.QUOTIENT, y, None)
   (y,) = jaxprs.bind(eqn, [a.value, b.value])
-  if isinstance(rule, rule_lib.Identity) and not a.active:
+  if isinstance(rule, rule_lib.UnaryRule) and not a.active:
     y = rule.unary(b.value, y)
   elif not isinstance(rule, rule_lib.Native):
     fault = fault or emission.uncovered(eqn, composites.QUOTIENT)

@@ -116,7 +116,7 @@ def _elementwise(
 
   x = values[place]
   name = eqn.primitive.name
-  y = _rule(emission, name).unary(f, x, f(x))
+  y = _rule(emission, name).function(f, x, f(x))
   node = activated(y, [operands[place]], elementwise=True)
   power = _Power(x) if name == "exp" else None
   return [dataclasses.replace(node, power=power)]
@@ -144,7 +144,7 @@ def _product(
     return jaxprs.bind(eqn, [a, b])[0]
 
   a, b = (node.value for node in operands)
-  y = _rule(emission, eqn.primitive.name).product(f, a, b, f(a, b))
+  y = _rule(emission, eqn.primitive.name).multiply(f, a, b, f(a, b))
   return [activated(y, operands, elementwise=eqn.primitive.name == "mul")]
 
 

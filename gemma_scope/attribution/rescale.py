@@ -44,7 +44,7 @@ class Rescale:
 
   near: float = 1e-4
 
-  def unary(
+  def function(
     self, f: Callable[[jax.Array], jax.Array], x: jax.Array, y: jax.Array
   ) -> jax.Array:
     """The surrogate of an elementwise function y = f(x)."""
@@ -65,7 +65,7 @@ class Rescale:
     of_b = self._slope(lambda v: f((a + a0) / 2, v), b, (first + last) / 2)
     return same_value(y, a * of_a + b * of_b)
 
-  def product(
+  def multiply(
     self,
     f: Callable[[jax.Array, jax.Array], jax.Array],
     a: jax.Array,

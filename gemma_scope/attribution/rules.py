@@ -22,6 +22,7 @@ patented technology, free for research.
 
 from collections.abc import Callable
 import dataclasses
+import typing
 
 import jax
 import jax.numpy as jnp
@@ -205,6 +206,24 @@ class WSquare:
     return same_value(y, f(ones, square) * ratio(y, total, self.eps))
 
 
-UnaryRule = Native | Stop | Identity
-ProductRule = Native | Epsilon | Gamma | AlphaBeta | ZPlus | WSquare
-Rule = Native | Stop | Softmax | Identity | Half | ProductRule | Rescale
+@typing.runtime_checkable
+class UnaryRule(typing.Protocol):
+  """What a rule for elementwise functions offers; write your own."""
+
+  def unary(self, x: jax.Array, y: jax.Array) -> jax.Array:
+    """The result `y` of the input `x`, with another derivative."""
+    ...
+
+
+@typing.runtime_checkable
+class ProductRule(typing.Protocol):
+  """What a rule for products with weights offers; write your own."""
+
+  def product(
+    self, f: Product, x: jax.Array, w: jax.Array, y: jax.Array
+  ) -> jax.Array:
+    """The result `y` = f(x, w), with another derivative."""
+    ...
+
+
+Rule = Native | Stop | Softmax | Half | Rescale | UnaryRule | ProductRule

@@ -25,7 +25,7 @@ def slopes(f, *pairs):
 
 def test_unary_is_the_slope_between_the_runs():
   x, x0 = np.asarray([2.0, -1.0, 0.5]), np.asarray([0.0, 3.0, 0.5])
-  (found,) = slopes(lambda v: RULE.unary(jnp.tanh, v, jnp.tanh(v)), (x, x0))
+  (found,) = slopes(lambda v: RULE.function(jnp.tanh, v, jnp.tanh(v)), (x, x0))
   expected = (np.tanh(x[:2]) - np.tanh(x0[:2])) / (x[:2] - x0[:2])
   np.testing.assert_allclose(found[:2], expected, rtol=1e-5)
   np.testing.assert_allclose(found[2], 1 - np.tanh(0.5) ** 2, rtol=1e-5)
@@ -34,13 +34,13 @@ def test_unary_is_the_slope_between_the_runs():
 def test_nearly_equal_values_take_the_derivative_between_them():
   x0 = np.linspace(0.5, 3, 9)
   x = x0 * (1 + 3e-7)  # a quotient of differences would be rounding alone
-  (found,) = slopes(lambda v: RULE.unary(jnp.tanh, v, jnp.tanh(v)), (x, x0))
+  (found,) = slopes(lambda v: RULE.function(jnp.tanh, v, jnp.tanh(v)), (x, x0))
   np.testing.assert_allclose(found, 1 - np.tanh(x0) ** 2, rtol=1e-4)
 
 
 def test_product_shares_by_both_orders():
   a, a0, b, b0 = (np.asarray(v) for v in ([2.0], [5.0], [-1.0], [4.0]))
-  f = lambda x, y: RULE.product(jnp.multiply, x, y, x * y)  # noqa: E731
+  f = lambda x, y: RULE.multiply(jnp.multiply, x, y, x * y)  # noqa: E731
   of_a, of_b = slopes(f, (a, a0), (b, b0))
   assert of_a == (-1 + 4) / 2
   assert of_b == (2 + 5) / 2

@@ -5,6 +5,8 @@ operands spans an axis of one large array. The rules themselves never see a
 contribution, only products with changed operands.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -243,3 +245,40 @@ def test_every_conserving_rule_conserves():
 def test_alpha_and_beta_differ_by_one(alpha, beta):
   with pytest.raises(errors.ConfigError, match=f"alpha={alpha}, beta={beta}"):
     lrp.AlphaBeta(alpha, beta)
+
+
+@dataclasses.dataclass(frozen=True)
+class PositiveParts:
+  """A product rule that the library does not know."""
+
+  def product(self, f, x, w, y):
+    up = f(jnp.maximum(x, 0), jnp.maximum(w, 0))
+    up += f(jnp.minimum(x, 0), jnp.minimum(w, 0))
+    return lrp.same_value(y, up * jax.lax.stop_gradient(y / up))
+
+
+@dataclasses.dataclass(frozen=True)
+class Twice:
+  """An elementwise rule that the library does not know."""
+
+  def unary(self, x, y):
+    return lrp.same_value(y, 2 * x * jax.lax.stop_gradient(y / x))
+
+
+def test_rules_of_ones_own():
+  w = jnp.asarray([[1.0, -2.0], [3.0, 4.0], [-5.0, 6.0]])
+  v = jnp.asarray([1.0, 2.0, 3.0])
+
+  def f(v):
+    return jnp.tanh((v @ w)[1] / 24)
+
+  table = lrp.CP_LRP.replace(
+    "mine", {"weights": PositiveParts(), "tanh": Twice()}
+  )
+  assert isinstance(PositiveParts(), lrp.ProductRule)
+  assert not isinstance(lrp.Half(), lrp.ProductRule)
+  ruled = lrp.transform(f, table)
+  np.testing.assert_array_equal(ruled(v), f(v))
+  # 8 and 18 of 26 push up; the sum of 24 and tanh(1), twice, are shared so.
+  expected = 2 * np.tanh(1) * np.asarray([0, 8, 18]) / 26
+  np.testing.assert_allclose(v * jax.grad(ruled)(v), expected, rtol=1e-5)
