@@ -18,7 +18,7 @@ from gemma_scope import axes
 from gemma_scope.model.attention import Attention
 from gemma_scope.model.config import GemmaConfig
 from gemma_scope.model.feedforward import FeedForward
-from gemma_scope.model.linear import Linear
+from gemma_scope.model.linear import Linear, ShardedLinear
 from gemma_scope.model.norms import RMSNorm
 from gemma_scope.model.site_layer import (
   SiteLayer,
@@ -66,11 +66,12 @@ def build_block(
   """
   norm = functools.partial(_norm, config, arrays)
   site = functools.partial(make_site, mesh=mesh)
-  attention = _attention(config, is_global, arrays, norm, site)
+  linear = Linear if mesh is None else ShardedLinear
+  attention = _attention(config, is_global, arrays, norm, site, linear)
   feedforward = FeedForward(
-    gate_up=Linear(arrays["mlp/gating_einsum"], (axes.EMBEDDING,)),
+    gate_up=linear(arrays["mlp/gating_einsum"], (axes.EMBEDDING,)),
     mlp_act=site("mlp_act"),
-    down=Linear(arrays["mlp/linear"], (axes.NEURONS,)),
+    down=linear(arrays["mlp/linear"], (axes.NEURONS,)),
   )
   return Block(
     [
@@ -161,10 +162,11 @@ def _attention(
   arrays: Mapping[str, pz.nx.NamedArray],
   norm: Callable[[str], RMSNorm],
   site: MakeSite,
+  linear: type[Linear],
 ) -> Attention:
   return Attention(
-    to_query=Linear(arrays["attn/q_einsum/w"], (axes.EMBEDDING,)),
-    to_key_value=Linear(arrays["attn/kv_einsum/w"], (axes.EMBEDDING,)),
+    to_query=linear(arrays["attn/q_einsum/w"], (axes.EMBEDDING,)),
+    to_key_value=linear(arrays["attn/kv_einsum/w"], (axes.EMBEDDING,)),
     query_norm=norm("attn/_query_norm"),
     key_norm=norm("attn/_key_norm"),
     query=site("query"),
@@ -172,7 +174,7 @@ def _attention(
     value=site("value"),
     pattern=site("pattern"),
     z=site("z"),
-    output=Linear(
+    output=linear(
       arrays["attn/attn_vec_einsum/w"], (axes.HEADS, axes.PROJECTION)
     ),
     scale=config.query_scalar**-0.5,

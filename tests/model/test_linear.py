@@ -6,7 +6,12 @@ import numpy as np
 from penzai import pz
 import pytest
 
-from gemma_scope.model.linear import Linear, contract, precision_of
+from gemma_scope.model.linear import (
+  Linear,
+  ShardedLinear,
+  contract,
+  precision_of,
+)
 
 RNG = np.random.default_rng(0)
 
@@ -66,3 +71,21 @@ def test_float32_means_float32_on_every_device(dtype, precision):
   ]
   assert product.params["precision"] == (jax.lax.Precision[precision],) * 2
   assert product.params["preferred_element_type"] == jnp.float32
+
+
+def test_a_sharded_product_is_the_same_product():
+  rng = np.random.default_rng(0)
+  x = pz.nx.wrap(
+    jnp.asarray(rng.normal(size=(2, 3, 4, 5)), jnp.float32),
+    *("batch", "seq", "heads", "projection"),
+  )
+  w = pz.nx.wrap(
+    jnp.asarray(rng.normal(size=(4, 5, 2, 6)), jnp.float32),
+    *("heads", "projection", "gate_up", "neurons"),
+  )
+  inputs = ("heads", "projection")
+  merged, apart = Linear(w, inputs)(x), ShardedLinear(w, inputs)(x)
+  assert merged.named_axes == apart.named_axes
+  np.testing.assert_allclose(
+    merged.data_array, apart.data_array, rtol=1e-5, atol=1e-5
+  )
