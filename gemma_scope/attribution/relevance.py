@@ -15,6 +15,7 @@ import functools
 import jax
 from jaxtyping import Array, Float
 import numpy as np
+from penzai import pz
 
 from gemma_scope.attribution.composites import RuleTable
 from gemma_scope.attribution.evaluate import evaluate, zero_offsets
@@ -29,6 +30,9 @@ from gemma_scope.surgery.select import offset, tap
 
 # Sites that all relevance passes.
 WHOLE = ("embed", "resid_pre", "resid_mid", "resid_post", "final_norm")
+
+
+EMBED = Site("embed")
 
 
 @functools.partial(jax.jit, static_argnames=("sites", "rules"))
@@ -47,9 +51,43 @@ def relevance(
   Raises:
     RuleError: If the table cannot pass relevance through the model.
   """
+  value, values, slopes = values_and_slopes(model, rows, target, sites, rules)
+  return value, jax.tree.map(value_x_gradient, values, slopes)
+
+
+def values_and_slopes(
+  model: gemma.Gemma,
+  rows: Rows,
+  target: ResolvedTarget,
+  sites: tuple[Site, ...],
+  rules: RuleTable,
+  shift: pz.nx.NamedArray | None = None,
+) -> tuple[Float[Array, " batch"], Values, Values]:
+  """Values at some sites, and the target's derivative there under a table.
+
+  The embeddings always count as input, so that what a rule makes of a product
+  does not depend on which sites are asked for.
+
+  Args:
+    model: The model.
+    rows: The prompts.
+    target: What is explained.
+    sites: The sites.
+    rules: A rule table; the empty one gives the gradient.
+    shift: What is added to the embeddings, for a point of a path that is no
+      text.
+
+  Returns:
+    The target of each row, site -> value, site -> derivative in its dtype.
+
+  Raises:
+    RuleError: If the table cannot pass relevance through the model.
+  """
   model, rules = placed(model, rules)
-  every = tuple(dict.fromkeys((*sites, Site("embed"))))
-  zeros = zero_offsets(tap(model, every), rows, target, every)
+  every = tuple(dict.fromkeys((*sites, EMBED)))
+  start = zero_offsets(tap(model, every), rows, target, every)
+  if shift is not None:
+    start[EMBED] = shift
   changed = tap(offset(model, every), sites)
 
   def total(
@@ -59,9 +97,9 @@ def relevance(
     return value.sum(), (value, {site: taps[site] for site in sites})
 
   ruled = transform(total, rules, argnums=(0, 1), has_aux=True)
-  asked = {site: zeros[site] for site in sites}
-  gradients, (value, values) = jax.grad(ruled, has_aux=True)(asked, zeros)
-  return value, jax.tree.map(value_x_gradient, values, gradients)
+  asked = {site: start[site] for site in sites}
+  slopes, (value, values) = jax.grad(ruled, has_aux=True)(asked, start)
+  return value, values, slopes
 
 
 def promise(

@@ -24,7 +24,8 @@ from gemma_scope.attribution.patching.edge_ports import (
   head_writes,
 )
 from gemma_scope.attribution.patching.integrated import along, in_batches
-from gemma_scope.attribution.patching.slopes import EMBED, slopes, values_at
+from gemma_scope.attribution.patching.slopes import slopes, values_at
+from gemma_scope.attribution.relevance import EMBED
 from gemma_scope.attribution.rows import Rows, Values
 from gemma_scope.model.attention import KEY_AXES, QUERY_AXES
 from gemma_scope.model.block import block_arrays

@@ -35,11 +35,11 @@ from gemma_scope.attribution.patching.question import (
 )
 from gemma_scope.attribution.patching.site_paths import along_activations
 from gemma_scope.attribution.patching.slopes import (
-  EMBED,
   effects,
   slopes,
   values_at,
 )
+from gemma_scope.attribution.relevance import EMBED
 from gemma_scope.attribution.rows import Rows, Values
 from gemma_scope.errors import ConfigError
 from gemma_scope.model.gemma import Gemma

@@ -17,16 +17,15 @@ from penzai import pz
 
 from gemma_scope import axes
 from gemma_scope.attribution.composites import GRADIENT, RuleTable
-from gemma_scope.attribution.evaluate import evaluate, zero_offsets
+from gemma_scope.attribution.evaluate import evaluate
 from gemma_scope.attribution.objectives import ResolvedTarget
+from gemma_scope.attribution.relevance import values_and_slopes
 from gemma_scope.attribution.rows import Rows, Values
-from gemma_scope.attribution.transform import transform
 from gemma_scope.model.gemma import Gemma
 from gemma_scope.sites import Site
-from gemma_scope.surgery.select import offset, tap
+from gemma_scope.surgery.select import tap
 
 CELL = (axes.BATCH, axes.SEQ, axes.HEADS, axes.KV_HEADS)
-EMBED = Site("embed")
 
 
 @functools.partial(jax.jit, static_argnames="sites")
@@ -64,24 +63,7 @@ def slopes(
   Raises:
     RuleError: If the table cannot pass relevance through the model.
   """
-  # The embeddings always count as input, so that what a rule makes of a
-  # product does not depend on which sites are asked for.
-  every = tuple(dict.fromkeys((*sites, EMBED)))
-  start = zero_offsets(tap(model, every), rows, target, every)
-  if shift is not None:
-    start[EMBED] = shift
-  changed = tap(offset(model, every), sites)
-
-  def total(
-    asked: Values, others: Values
-  ) -> tuple[jax.Array, tuple[jax.Array, Values]]:
-    value, taps = evaluate(changed, rows, target, others | asked)
-    return value.sum(), (value, {site: taps[site] for site in sites})
-
-  ruled = transform(total, rules, argnums=(0, 1), has_aux=True)
-  asked = {site: start[site] for site in sites}
-  found, (value, values) = jax.grad(ruled, has_aux=True)(asked, start)
-  return value, values, found
+  return values_and_slopes(model, rows, target, sites, rules, shift)
 
 
 @functools.partial(jax.jit, static_argnames="per_element")

@@ -9,13 +9,13 @@ from gemma_scope import axes
 from gemma_scope.attribution import logit_difference
 from gemma_scope.attribution.pairs import to_pairs
 from gemma_scope.attribution.patching.slopes import (
-  EMBED,
   effects,
   slopes,
   take,
   to_cells,
   values_at,
 )
+from gemma_scope.attribution.relevance import EMBED
 from gemma_scope.sites import resolve
 from tests.attribution.patching.patch_checks import TARGET, other_prompt
 
