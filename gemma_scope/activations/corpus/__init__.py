@@ -1,0 +1,1 @@
+"""Documents to packed batches of tokens."""
