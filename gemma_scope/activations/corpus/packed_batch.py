@@ -6,6 +6,7 @@ the other pieces by these numbers, so packed pieces have the activations that
 they have alone.
 """
 
+from collections.abc import Sequence
 import dataclasses
 
 import numpy as np
@@ -75,3 +76,18 @@ class PackedBatch:
   def __getitem__(self, rows: slice) -> "PackedBatch":
     """Some of the rows."""
     return PackedBatch(**{name: a[rows] for name, a in self.arrays.items()})
+
+  @classmethod
+  def empty(cls, shape: tuple[int, int]) -> "PackedBatch":
+    """Rows of padding, such as for a host that has run out of text."""
+    none = np.full(shape, -1, np.int32)
+    zeros = np.zeros(shape, np.int32)
+    return cls(zeros, zeros, zeros.astype(bool), none, none)
+
+  @classmethod
+  def concatenate(cls, batches: "Sequence[PackedBatch]") -> "PackedBatch":
+    """The rows of several batches, in order."""
+    names = batches[0].arrays
+    return cls(
+      **{n: np.concatenate([b.arrays[n] for b in batches]) for n in names}
+    )

@@ -25,6 +25,14 @@ def test_counts_and_rows():
   assert batch()[:1].documents is None
 
 
+def test_empty_rows_and_rows_together():
+  empty = PackedBatch.empty((1, 6))
+  assert empty.num_counted == 0
+  both = PackedBatch.concatenate([empty, PackedBatch.empty((2, 6))])
+  assert both.shape == (3, 6)
+  assert both.documents is not None
+
+
 def test_arrays_of_unequal_shape_are_refused():
   ids = np.zeros((2, 4), np.int32)
   with pytest.raises(TextError, match=r"one shape[\s\S]*int32\[2, 3\]"):
