@@ -183,17 +183,10 @@ def _row_nll(model: gemma.Gemma, batch: TokenBatch, prompt: int) -> np.ndarray:
   """
   prompts = np.full_like(batch.ids, prompt)
   residual = _last_residual(model, batch.ids, batch.segment_ids, prompts)
-  following = np.pad(batch.ids[:, 1:], ((0, 0), (0, 1)))
-  step = max(1, LOGITS_AT_ONCE // len(batch.ids))
-  scores = []
-  for start in range(0, batch.width, step):
-    # The last chunk is filled up, so that one program serves all.
-    columns = np.minimum(np.arange(start, start + step), batch.width - 1)
-    chunk = _nll_at(
-      model, residual, batch.ids, batch.segment_ids, prompts, following, columns
-    )
-    scores.append(np.asarray(chunk))
-  return np.concatenate(scores, axis=1)[:, : batch.width]
+  scores = next_token_nll(
+    model, residual, batch.ids, batch.segment_ids, prompts
+  )
+  return np.asarray(scores)
 
 
 @jax.jit
@@ -208,21 +201,45 @@ def _last_residual(
 
 
 @jax.jit
-def _nll_at(
+def next_token_nll(
   model: gemma.Gemma,
   residual: Float[Array, "batch seq embedding"],
   ids: Int[Array, "batch seq"],
   segment_ids: Int[Array, "batch seq"],
-  prompts: Int[Array, "batch seq"],
-  following: Int[Array, "batch seq"],
-  columns: Int[Array, " columns"],
-) -> Float[Array, "batch columns"]:
-  """-log p of the next token at some columns."""
-  place = gemma.place(model, ids, segment_ids, prompts).take(columns)
-  chosen = pz.nx.wrap(jnp.take(residual, columns, axis=1), *_STREAM)
-  normed, _ = gemma.apply_final_norm(model, chosen, place)
-  named, _ = gemma.unembed(model, normed, place)
-  logits = named.unwrap(axes.BATCH, axes.SEQ, axes.VOCABULARY)
-  wanted = jnp.take(following, columns, axis=1)[:, :, None]
-  score = jnp.take_along_axis(logits, wanted, axis=-1)[:, :, 0]
-  return jax.nn.logsumexp(logits, axis=-1) - score
+  prompts: Int[Array, "batch seq"] | None = None,
+) -> Float[Array, "batch seq"]:
+  """-log p of the token that stands behind each, in nats.
+
+  Logits of `LOGITS_AT_ONCE` tokens exist together.
+
+  Args:
+    model: The model; of its layers nothing is used.
+    residual: The residual stream behind the last layer.
+    ids: Token ids.
+    segment_ids: The sequence of each token; 0 is padding.
+    prompts: Length of each token's prompt, if what follows it was generated.
+
+  Returns:
+    Float32. The last column, and tokens at the end of a sequence, mean
+    nothing.
+  """
+  rows, width = ids.shape
+  following = jnp.pad(ids[:, 1:], ((0, 0), (0, 1)))
+  step = max(1, LOGITS_AT_ONCE // rows)
+  # The last chunk is filled up with columns that are there already.
+  count = -(-width // step)
+  columns = jnp.minimum(jnp.arange(count * step), width - 1)
+  placement = gemma.place(model, ids, segment_ids, prompts)
+
+  def at(columns: Int[Array, " columns"]) -> Float[Array, "batch columns"]:
+    place = placement.take(columns)
+    chosen = pz.nx.wrap(jnp.take(residual, columns, axis=1), *_STREAM)
+    normed, _ = gemma.apply_final_norm(model, chosen, place)
+    named, _ = gemma.unembed(model, normed, place)
+    logits = named.unwrap(axes.BATCH, axes.SEQ, axes.VOCABULARY)
+    wanted = jnp.take(following, columns, axis=1)[:, :, None]
+    score = jnp.take_along_axis(logits, wanted, axis=-1)[:, :, 0]
+    return jax.nn.logsumexp(logits, axis=-1) - score
+
+  scores = jax.lax.map(at, columns.reshape(count, step))
+  return jnp.moveaxis(scores, 0, 1).reshape(rows, -1)[:, :width]
