@@ -5,9 +5,10 @@
     )
     latents = sae.encode(acts["resid_post[12]"])
 
-`load` takes published names and folders in the layouts of Gemma Scope 1 and 2,
-SAELens and circuit-tracer; `list` searches what is published; `check` measures
-a dictionary on text.
+`load` takes published names, names of the suite that comes with the package
+(`starter`), and folders in the layouts of Gemma Scope 1 and 2, SAELens and
+circuit-tracer; `list` searches what is published; `check` measures a dictionary
+on text.
 """
 
 from gemma_scope.dictionaries.activations import BatchTopK as BatchTopK
@@ -40,6 +41,7 @@ from gemma_scope.dictionaries.gemma_scope_1 import (
 from gemma_scope.dictionaries.gemma_scope_2_writer import (
   dictionary_to_gemma_scope_2 as dictionary_to_gemma_scope_2,
 )
+from gemma_scope.dictionaries.latent_table import LatentTable as LatentTable
 from gemma_scope.dictionaries.loading import load as load
 from gemma_scope.dictionaries.own_format import (
   dictionary_to_folder as dictionary_to_folder,
@@ -65,4 +67,8 @@ from gemma_scope.dictionaries.saelens_writer import (
   dictionary_to_saelens as dictionary_to_saelens,
 )
 from gemma_scope.dictionaries.sparse import decode_sparsely as decode_sparsely
+from gemma_scope.dictionaries.suite import Suite as Suite
+from gemma_scope.dictionaries.suite import open_suite as open_suite
+from gemma_scope.dictionaries.suite import starter as starter
+from gemma_scope.dictionaries.suite_writer import pack_suite as pack_suite
 from gemma_scope.dictionaries.transcoder import Transcoder as Transcoder

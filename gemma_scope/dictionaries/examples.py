@@ -34,11 +34,14 @@ class Example:
     activation: How much.
     tokens: Token ids around it, int32.
     index: Where in `tokens` it is active.
+    activations: How active it is at each of `tokens`, float32, where that is
+      known.
   """
 
   activation: float
   tokens: np.ndarray
   index: int
+  activations: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -66,10 +66,14 @@ def check_fits(dictionary: Dictionary, sizes: Sizes | Any, model: str) -> None:
 
 
 def check_published_model(dictionary: Dictionary) -> None:
-  """`check_fits` against the model that the dictionary is said to be of."""
+  """`check_fits` against the model that the dictionary is said to be of.
+
+  Of a checkpoint that is not in the catalogue nothing is known here.
+  """
   model = dictionary.about.model
-  if model is not None:
-    check_fits(dictionary, catalog.lookup(model).sizes, model)
+  entry = None if model is None else catalog.find(model)
+  if model is not None and entry is not None:
+    check_fits(dictionary, entry.sizes, model)
 
 
 def _advice(site: Site, width: int, sizes: Any, about: About) -> str:

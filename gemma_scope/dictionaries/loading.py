@@ -2,7 +2,8 @@
 
 A folder is recognised by what it holds. A published name is looked for in the
 hub's cache first, without any request; only parameters and config.json are
-fetched, never examples.safetensors. Suites of other origin join `SUITES`.
+fetched, never examples.safetensors. What stands before the first "/" of a name
+may be a suite of `SUITES` instead, such as the one in the package.
 """
 
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from gemma_scope.dictionaries import (
   own_format,
   published,
   saelens,
+  suite,
 )
 from gemma_scope.dictionaries.arrays import checked_dtype, place
 from gemma_scope.dictionaries.fit import check_published_model
@@ -28,9 +30,10 @@ from gemma_scope.weights import hub
 
 _log = logging.getLogger(__name__)
 
-# Name of a suite (what stands before the first "/") -> from the rest of the
-# name to a folder. A suite that comes with the package registers itself here.
-SUITES: dict[str, Callable[[str], pathlib.Path]] = {}
+# Name of a suite -> from the rest of a name to an opened dictionary.
+SUITES: dict[str, Callable[[str], Any]] = {
+  suite.NAME: lambda rest: suite.starter().open(rest)
+}
 
 _LARGE_BYTES = 4 << 30
 
@@ -47,9 +50,9 @@ def load(
 
   Args:
     name_or_folder: A published name such as "gemma-scope-2-270m-pt/resid_post/
-      layer_12_width_16k_l0_medium", the name of a suite in `SUITES`, or a
-      folder in the layout of Gemma Scope 1 or 2, SAELens, circuit-tracer or of
-      `dictionary_to_folder`.
+      layer_12_width_16k_l0_medium", a name of the suite in the package such
+      as "starter/resid_post/layer_9", or a folder in the layout of Gemma Scope
+      1 or 2, SAELens, circuit-tracer or of `dictionary_to_folder`.
     dtype: What weights are kept in; computation is float32 in any case.
     mesh: Spreads latents over its axis `model`; every shard is read from the
       file by itself.
@@ -112,9 +115,9 @@ def open_folder(folder: pathlib.Path, name: str | None = None) -> Any:
 
 
 def _open_name(name: str, revision: str | None) -> Any:
-  suite, _, rest = name.partition("/")
-  if suite in SUITES:
-    return open_folder(SUITES[suite](rest), name)
+  first, _, rest = name.partition("/")
+  if first in SUITES:
+    return SUITES[first](rest)
   if name.startswith((".", "~", os.sep)):
     raise CheckpointError(
       "There is no such folder.",

@@ -4,14 +4,16 @@
     arrays.safetensors   arrays as they are, or int8 rows with a scale for each
     manifest.json
 
-With `int8`, every matrix is stored as round(127 * row / max |row|), one float32
-scale a row; a row is what one latent reads or writes (of an affine skip: what
-one input writes). Biases and thresholds stay exact. `int8_loss` measures what
-that costs.
+With `int8`, every matrix is stored as round(levels * row / max |row|), one
+float32 scale a row; a row is what one latent reads or writes (of an affine
+skip: what one input writes). Biases and thresholds stay exact. `int8_loss`
+measures what that costs. Fewer levels than 127 take no less room, unless the
+file is compressed afterwards.
 """
 
 from collections.abc import Mapping
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -32,12 +34,13 @@ from gemma_scope.dictionaries.quality import Quality, quality
 from gemma_scope.dictionaries.sae import Sae
 from gemma_scope.dictionaries.tensor_files import read_tensors, write_tensors
 from gemma_scope.dictionaries.transcoder import Transcoder
-from gemma_scope.errors import CheckpointError
+from gemma_scope.errors import CheckpointError, ConfigError
 from gemma_scope.manifest import make_manifest
 from gemma_scope.sites import Site
 from gemma_scope.weights import folders
 
 FILE, ARRAYS = "dictionary.json", "arrays.safetensors"
+LEVELS = 127  # the most that int8 rows can have on either side of zero
 _VERSION = 1
 _CLASSES = {
   cls.__name__: cls
@@ -66,10 +69,8 @@ def dictionary_to_folder(
   Returns:
     The folder.
   """
-  tensors: dict[str, np.ndarray] = {}
-  tree = _describe(dictionary, "", tensors, int8)
+  content, tensors = dictionary_to_tensors(dictionary, LEVELS if int8 else None)
   about = dictionary.about
-  content = {"version": _VERSION, "dictionary": tree}
   config = {"int8": int8, "kind": about.kind, "name": about.name}
   manifest = make_manifest(config, model=about.model, content=tensors)
   with folders.new_folder(folder) as made:
@@ -93,22 +94,61 @@ def folder_to_dictionary(folder: str | os.PathLike) -> Any:
   folder = pathlib.Path(folder)
   try:
     content = json.loads((folder / FILE).read_bytes())
+  except (OSError, ValueError) as error:
+    raise _unreadable(folder / FILE, error) from error
+  return tensors_to_dictionary(
+    content, read_tensors(folder / ARRAYS), folder / FILE
+  )
+
+
+def dictionary_to_tensors(
+  dictionary: Dictionary, levels: int | None
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+  """A dictionary as what dictionary.json and arrays.safetensors hold.
+
+  Args:
+    dictionary: One of this package's.
+    levels: Steps on either side of zero that int8 rows are rounded to, at most
+      127; None keeps the arrays as they are.
+  """
+  tensors: dict[str, np.ndarray] = {}
+  tree = _describe(dictionary, "", tensors, levels)
+  return {"version": _VERSION, "dictionary": tree}, tensors
+
+
+def tensors_to_dictionary(
+  content: Any,
+  tensors: Mapping[str, np.ndarray],
+  source: str | os.PathLike,
+) -> Any:
+  """The inverse of `dictionary_to_tensors`.
+
+  Args:
+    content: What dictionary.json holds.
+    tensors: What arrays.safetensors holds.
+    source: Where both are from, for errors.
+
+  Raises:
+    CheckpointError: They are not of one dictionary, or of a later version.
+  """
+  try:
     if content["version"] != _VERSION:
       raise ValueError(f"version {content['version']}")
-    tensors = read_tensors(folder / ARRAYS)
     return _restore(content["dictionary"], tensors)
-  except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-    if isinstance(error, CheckpointError):
-      raise
-    raise CheckpointError(
-      "The folder's dictionary cannot be read.",
-      received=f"{folder / FILE}: {error!r}",
-      instead="a folder written by dictionary_to_folder of this version",
-    ) from error
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
+    raise _unreadable(source, error) from error
+
+
+def _unreadable(source: object, error: Exception) -> CheckpointError:
+  return CheckpointError(
+    "The folder's dictionary cannot be read.",
+    received=f"{source}: {error!r}",
+    instead="a folder written by dictionary_to_folder of this version",
+  )
 
 
 def int8_loss(
-  dictionary: Dictionary, x: Any, target: Any = None
+  dictionary: Dictionary, x: Any, target: Any = None, *, levels: int = LEVELS
 ) -> tuple[Quality, Quality]:
   """What int8 rows cost: quality before and after, on the same vectors.
 
@@ -116,20 +156,22 @@ def int8_loss(
     dictionary: Any.
     x: Plain vectors, [tokens, d] or [layer, tokens, d].
     target: What it is to rebuild; `x` by default.
+    levels: Steps on either side of zero.
 
   Returns:
     (quality as it is, quality after rounding).
   """
   target = x if target is None else target
-  rounded = map_arrays(_rounded, dictionary)
+  rounded = map_arrays(functools.partial(_rounded, levels=levels), dictionary)
   return quality(dictionary, x, target), quality(rounded, x, target)
 
 
-def _rounded(array: pz.nx.NamedArray) -> pz.nx.NamedArray:
+def _rounded(array: pz.nx.NamedArray, levels: int) -> pz.nx.NamedArray:
   if len(array.named_axes) < 2:
     return array
   names = names_of(array)
-  values, scale = _quantise(np.asarray(array.data_array), _row_axes(names))
+  data = np.asarray(array.data_array)
+  values, scale = _quantise(data, _row_axes(names), levels)
   return pz.nx.wrap(jnp.asarray(values * scale), *names)
 
 
@@ -140,24 +182,35 @@ def _row_axes(names: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def _quantise(
-  array: np.ndarray, inside: tuple[int, ...]
+  array: np.ndarray, inside: tuple[int, ...], levels: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """int8 values and float32 scales; their product is nearest to the array."""
+  """int8 values and float32 scales; their product is nearest to the array.
+
+  Raises:
+    ConfigError: int8 has no so many levels.
+  """
+  if not 1 <= levels <= LEVELS:
+    raise ConfigError(
+      "int8 rows have 1 to 127 levels on either side of zero.",
+      received=f"levels={levels}",
+      instead=f"levels={LEVELS}, or fewer where the file is compressed",
+    )
   array = np.asarray(array, np.float32)
   most = np.abs(array).max(axis=inside, keepdims=True)
-  scale = np.where(most > 0, most / 127, 1).astype(np.float32)
+  scale = np.where(most > 0, most / levels, 1).astype(np.float32)
   return np.rint(array / scale).astype(np.int8), scale
 
 
 def _describe(
-  value: Any, path: str, tensors: dict[str, np.ndarray], int8: bool
+  value: Any, path: str, tensors: dict[str, np.ndarray], levels: int | None
 ) -> Any:
   """A value as JSON; its arrays go into `tensors` under their path."""
   if isinstance(value, pz.nx.NamedArray):
     names = names_of(value)
     array = np.asarray(value.data_array)
-    if int8 and len(names) > 1:
-      tensors[path], tensors[path + _SCALE] = _quantise(array, _row_axes(names))
+    if levels is not None and len(names) > 1:
+      rows = _quantise(array, _row_axes(names), levels)
+      tensors[path], tensors[path + _SCALE] = rows
     else:
       tensors[path] = array
     return {"array": path, "axes": names}
@@ -166,14 +219,14 @@ def _describe(
   if dataclasses.is_dataclass(value):
     fields = {
       f.name: _describe(
-        getattr(value, f.name), f"{path}/{f.name}".strip("/"), tensors, int8
+        getattr(value, f.name), f"{path}/{f.name}".strip("/"), tensors, levels
       )
       for f in dataclasses.fields(value)
     }
     return {"class": type(value).__name__, "fields": fields}
   if isinstance(value, tuple):
     items = [
-      _describe(v, f"{path}/{i}", tensors, int8) for i, v in enumerate(value)
+      _describe(v, f"{path}/{i}", tensors, levels) for i, v in enumerate(value)
     ]
     return {"items": items}
   return {"value": value}

@@ -52,6 +52,8 @@ def test_does_not_fit(dictionary, says):
 def test_model_of_the_description():
   sae = make.random_sae(d=33)
   fit.check_published_model(sae)
+  mine = dataclasses.replace(sae.about, model="/models/of/my/own")
+  fit.check_published_model(sae.with_about(mine))
   about = dataclasses.replace(sae.about, model="gemma-3-270m")
   with pytest.raises(SiteError, match=r"gs\.load"):
     fit.check_published_model(sae.with_about(about))

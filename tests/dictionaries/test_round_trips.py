@@ -9,6 +9,7 @@ from penzai import pz
 import pytest
 
 from gemma_scope import dictionaries as gsd
+from gemma_scope.dictionaries import own_format
 from gemma_scope.dictionaries.arrays import place
 from gemma_scope.dictionaries.loading import open_folder
 from gemma_scope.dictionaries.tensor_files import read_tensors
@@ -94,6 +95,24 @@ def test_int8_again_is_exact(tmp_path):
     jax.tree.leaves(once), jax.tree.leaves(place(open_folder(again)))
   ):
     np.testing.assert_allclose(old, new, rtol=1e-6)
+
+
+@pytest.mark.parametrize("levels", [63, 7])
+def test_fewer_levels_are_coarser(levels, tmp_path):
+  dictionary = make.random_sae()
+  _, tensors = own_format.dictionary_to_tensors(dictionary, levels)
+  rows = [a for a in tensors.values() if a.dtype == np.int8]
+  assert {int(np.abs(a).max()) for a in rows} == {levels}
+  x = random_vectors(dictionary, 64)
+  exact, fine = gsd.int8_loss(dictionary, x)
+  _, coarse = gsd.int8_loss(dictionary, x, levels=levels)
+  assert abs(coarse.fvu - exact.fvu) > abs(fine.fvu - exact.fvu)
+
+
+@pytest.mark.parametrize("levels", [0, 128])
+def test_int8_has_so_many_levels(levels):
+  with pytest.raises(ConfigError, match=f"1 to 127 levels.*\n.*{levels}"):
+    own_format.dictionary_to_tensors(make.random_sae(), levels)
 
 
 GEMMA_SCOPE_2 = {
