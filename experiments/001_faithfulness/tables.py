@@ -1,6 +1,6 @@
 """Tables of the results, from the files of the finished parts."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 import json
 import pathlib
 from typing import Any
@@ -42,6 +42,7 @@ def sections(out: pathlib.Path) -> list[str]:
     parts += token_tables(folder)
   parts += randomisation_table(out / "randomisation")
   parts += component_tables(out / "components")
+  parts += cost_tables(out / "costs")
   return parts
 
 
@@ -57,7 +58,7 @@ def _load(files: Iterable[pathlib.Path]) -> list[Any]:
 
 
 def token_tables(folder: pathlib.Path) -> list[str]:
-  """Faithfulness, source hits, cost and agreement of one set of prompts."""
+  """Faithfulness, source hits and agreement of one set of prompts."""
   scored = _load(folder.glob("*_scores.json"))
   parts = [f"## Tokens: {folder.name}"]
   about = folder.parents[1].glob(f"about_{folder.name}.json")
@@ -65,7 +66,7 @@ def token_tables(folder: pathlib.Path) -> list[str]:
   kinds = sorted({f.stem.split("_", 1)[1] for f in folder.glob("*.json")})
   for kind in (k for k in kinds if k != "scores"):
     chunks = _load(folder.glob(f"*_{kind}.json"))
-    parts += [f"### Taken away by: {kind}", *_numbers(chunks, scored)]
+    parts += [f"### Taken away by: {kind}", *_numbers(chunks)]
   if scored and scored[0]["sources"] is not None:
     parts += ["### Finding the source token", _hits(scored)]
   if scored:
@@ -85,14 +86,11 @@ def _joined(chunks: list[Any]) -> dict[str, dict[str, np.ndarray]]:
   }
 
 
-def _numbers(chunks: list[Any], scored: list[Any]) -> list[str]:
+def _numbers(chunks: list[Any]) -> list[str]:
   values, better = _joined(chunks), chunks[0]["better"]
   n = len(next(iter(values["random"].values())))
   head = ["method", *(f"{k} {ARROWS[v]}" for k, v in better.items())]
-  rows = [
-    [m, *(bootstrap_mean(values[m][k]) for k in better), *_cost(scored, m)]
-    for m in values
-  ]
+  rows = [[m, *(bootstrap_mean(values[m][k]) for k in better)] for m in values]
   against = [
     [m]
     + [
@@ -103,21 +101,10 @@ def _numbers(chunks: list[Any], scored: list[Any]) -> list[str]:
   ]
   return [
     f"{n} prompts; mean [95 % bootstrap interval over prompts].",
-    table([*head, "forwards", "seconds"], rows),
+    table(head, rows),
     "Paired differences of abpc:",
     table(["method", "- random", "- recency", "- input_x_gradient"], against),
   ]
-
-
-def _cost(scored: list[Any], method: str) -> list[str]:
-  """Median over chunks of a method's cost of one prompt."""
-  costs = [c["cost"][method] for c in scored if method in c["cost"]]
-  if not costs:
-    return ["", ""]
-  forwards, seconds = (
-    np.median([cost[key] for cost in costs]) for key in ("forwards", "seconds")
-  )
-  return [f"{forwards:.1f}", f"{seconds:.3f}"]
 
 
 def _hits(scored: list[Any]) -> str:
@@ -198,14 +185,12 @@ def component_tables(folder: pathlib.Path) -> list[str]:
       "solved",
       "clean",
       "corrupt",
-      "exact s/pair",
-      "runs",
     ]
     parts += ["## Components: tasks", table(head, about)]
   if rows:
     head = ["task", "site", "method", "Pearson", "Spearman"]
     head += ["Pearson by prompt", "Spearman by prompt", "Pearson, changed"]
-    head += ["Pearson, without its largest layer", "cells", "s/pair"]
+    head += ["Pearson, without its largest layer", "cells"]
     parts += ["## Components: correlation with activation patching"]
     parts += [table(head, rows)]
   return parts
@@ -223,20 +208,13 @@ def _pairs(task: pathlib.Path) -> list[tuple[Any, Any]]:
 
 def _about(name: str, info: Any, pairs: list[tuple[Any, Any]]) -> list[str]:
   clean, corrupt = (np.mean(info[k]) for k in ("clean", "corrupt"))
-  exact = [chunk for chunk, _ in pairs]
-  done = sum(len(next(iter(c["effects"].values()))) for c in exact)
-  median = {
-    k: np.median([c[k] for c in exact]) if exact else np.nan
-    for k in ("seconds", "runs")
-  }
+  done = sum(len(chunk["first"]) for chunk, _ in pairs)
   return [
     name,
     f"{done} of {info['n']}",
     f"{info['n'] / info['tried']:.0%}",
     f"{clean:.2f}",
     f"{corrupt:.2f}",
-    f"{median['seconds']:.1f}",
-    f"{median['runs']:.0f}",
   ]
 
 
@@ -244,27 +222,22 @@ def _correlations(
   task: str, site: str, pairs: list[tuple[Any, Any]]
 ) -> list[list[object]]:
   """One row a method."""
-  exact = [
-    np.asarray(row) for chunk, _ in pairs for row in chunk["effects"][site]
-  ]
-  first = [chunk["first"] for chunk, _ in pairs for _ in chunk["effects"][site]]
+  exact = _cells(pairs, lambda exact, _: exact["effects"][site])
+  first = [f for chunk, _ in pairs for f in chunk["first"]]
   size = np.mean([np.abs(e).reshape(len(e), -1).max(axis=1) for e in exact], 0)
   largest = int(size.argmax())
   others = np.arange(len(size)) != largest
   rows = []
   for method in pairs[0][1]["estimates"]:
-    estimates = [
-      np.asarray(row)
-      for _, chunk in pairs
-      for row in chunk["estimates"][method][site]
-    ]
+    estimates = _cells(
+      pairs, lambda _, found, m=method: found["estimates"][m][site]
+    )
     found = correlate(estimates, exact)
     changed = correlate(
       [e[:, f:] for e, f in zip(estimates, first)],
       [e[:, f:] for e, f in zip(exact, first)],
     )
     rest = correlate([e[others] for e in estimates], [e[others] for e in exact])
-    seconds = np.median([chunk["seconds"][method] for _, chunk in pairs])
     rows.append(
       [
         task,
@@ -277,7 +250,39 @@ def _correlations(
         changed.pearson,
         f"{rest.pearson} (without {largest})",
         found.cells,
-        f"{seconds:.2f}",
       ]
     )
   return rows
+
+
+def _cells(
+  pairs: list[tuple[Any, Any]], pick: Callable[[Any, Any], Any]
+) -> list[np.ndarray]:
+  """[layers, tokens(, heads)] of every pair."""
+  return [
+    np.asarray(row)[:, :length]
+    for exact, found in pairs
+    for row, length in zip(pick(exact, found), exact["lengths"], strict=True)
+  ]
+
+
+def cost_tables(folder: pathlib.Path) -> list[str]:
+  """What methods cost, on prompts of natural text and on pairs of tasks."""
+  parts: list[str] = []
+  for path in sorted(folder.glob("*.json")):
+    (found,) = _load([path])
+    if path.stem == "tokens":
+      head = ["method", "forward passes", "seconds a prompt"]
+      rows = [
+        [m, f"{c['forwards']:.1f}", f"{c['seconds']:.4f}"]
+        for m, c in found["cost"].items()
+      ]
+      note = f"{found['prompts']} prompts of natural text"
+    else:
+      head = ["patching", "seconds a pair", "runs a pair"]
+      rows = [["exact", f"{found['exact']:.3f}", f"{found['runs']:.0f}"]]
+      rows += [[m, f"{s:.3f}", ""] for m, s in found["estimates"].items()]
+      note = f"{found['pairs']} pairs of {path.stem}"
+    parts.append(f"{note}, {found['device']}, compilation left out:")
+    parts.append(table(head, rows))
+  return ["## Cost", *parts] if parts else []

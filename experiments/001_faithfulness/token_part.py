@@ -22,7 +22,7 @@ from gemma_scope.evals import (
 )
 from gemma_scope.evals.groups import merge, to_groups
 from gemma_scope.evals.randomisation import randomisation_check
-from gemma_scope.evals.scores import forward_times, method_scores
+from gemma_scope.evals.scores import token_scores
 
 WINDOW = 20  # tokens of natural text before the one that is explained
 STRIDE = 10
@@ -149,23 +149,18 @@ def _scores(
   some: np.ndarray,
   settings: Settings,
 ) -> dict[str, object]:
-  """Scores and costs of every method for some prompts."""
+  """Scores of every method for some prompts."""
   given = [prompts.ids[i] for i in some]
   batch, groups = to_groups(lm, given, prompts.target(some))
-  unit = forward_times(lm, groups)
-  scores, cost = {}, {}
+  scores = {}
   for method in settings.methods:
     options = METHOD_OPTIONS.get(method)
-    found = method_scores(
-      lm, groups, method, options=options, forward_seconds=unit
-    )
-    scores[method] = merge(groups, found.rows.__getitem__, batch.width)
-    cost[method] = dataclasses.asdict(found.cost)
+    rows = [token_scores(lm, group, method, options) for group in groups]
+    scores[method] = merge(groups, rows.__getitem__, batch.width)
   here = merge(groups, lambda i: groups[i].candidates, batch.width) > 0
   return {
     "prompts": some,
     "scores": scores,
-    "cost": cost,
     "candidates": here,
     "sources": None if prompts.sources is None else prompts.sources[some],
   }
@@ -186,6 +181,7 @@ def _judged(
     perturbation=Perturbation(kind),
     metrics=(Curves(settings.steps), Rationale(), *soft),
     random_seeds=(2 * chunk, 2 * chunk + 1),
+    chunk_tokens=settings.run_tokens,
   )
   report = faithfulness(
     lm,

@@ -29,7 +29,7 @@ from gemma_scope.display import table_html
 from gemma_scope.errors import ConfigError
 from gemma_scope.evals import ranks
 from gemma_scope.evals.groups import Group, to_groups
-from gemma_scope.evals.scores import method_scores
+from gemma_scope.evals.scores import token_scores
 from gemma_scope.model.block import Block
 from gemma_scope.model.gemma import Gemma
 from gemma_scope.model.language_model import LanguageModel
@@ -114,10 +114,7 @@ def randomisation_check(
   def scores(model: Gemma, name: str) -> tuple[np.ndarray, ...]:
     chosen = (method_options or {}).get(name)
     changed = lm.replace(model)
-    unit = (1.0,) * len(groups)  # times are not wanted
-    return method_scores(
-      changed, groups, name, options=chosen, forward_seconds=unit
-    ).rows
+    return tuple(token_scores(changed, g, name, chosen) for g in groups)
 
   real = {name: scores(lm.model, name) for name in names}
   total = sum(group.size for group in groups)

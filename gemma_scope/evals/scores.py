@@ -71,12 +71,7 @@ def method_scores(
   """
   if forward_seconds is None:
     forward_seconds = forward_times(lm, groups)
-
-  def one(part: Group) -> np.ndarray:
-    batch, target = part.asked()
-    found = attribute(lm, batch, target, method=method, options=options)
-    return np.asarray(found.per_token("embed").data_array)
-
+  one = _scorer(lm, method, options)
   rows, seconds, forwards, total = [], 0.0, 0.0, 0
   for group, unit in zip(groups, forward_seconds):
     scores, spent = _timed(group, one)
@@ -85,6 +80,36 @@ def method_scores(
     forwards += spent / unit * group.size
     total += group.size
   return Scored(tuple(rows), Cost(seconds / total, forwards / total))
+
+
+def token_scores(
+  lm: LanguageModel, group: Group, method: str, options: Any | None = None
+) -> np.ndarray:
+  """Scores of every token under one method, [prompts, width], not timed.
+
+  Args:
+    lm: The model.
+    group: The prompts.
+    method: A key of `attribution.attribute.METHODS`.
+    options: Options of the method.
+  """
+  one = _scorer(lm, method, options)
+  return np.concatenate(
+    [one(group.take(rows))[:size] for rows, size in _chunks(group)]
+  )
+
+
+def _scorer(
+  lm: LanguageModel, method: str, options: Any | None
+) -> Callable[[Group], np.ndarray]:
+  """From some prompts to the scores of their tokens."""
+
+  def one(part: Group) -> np.ndarray:
+    batch, target = part.asked()
+    found = attribute(lm, batch, target, method=method, options=options)
+    return np.asarray(found.per_token("embed").data_array)
+
+  return one
 
 
 def forward_times(

@@ -53,7 +53,7 @@ def done(experiment, lm, tmp_path_factory):
   settings = dataclasses.replace(
     experiment.QUICK,
     methods=("input_x_gradient", "attn_lrp"),
-    tasks=(("greater_than", 2),),
+    tasks=(("greater_than", 3),),
     sites=("resid_pre", "z"),
     natural=2,
     source=2,
@@ -61,10 +61,12 @@ def done(experiment, lm, tmp_path_factory):
     perturbations=("mean",),
     steps=2,
     chunk=2,
+    timed=2,
   )
   out = tmp_path_factory.mktemp("out")
+  experiment.run(lm, settings, out)
   page = out / "RESULTS.md"
-  experiment.run(lm, settings, out, page)
+  experiment.write_results(out, page, experiment.TITLE)
   return settings, out, page
 
 
@@ -78,6 +80,10 @@ def test_tables(done):
     "## Components: tasks",
     "| greater_than | z | relp |",
     "| attn_lrp |",
+    "| greater_than | 3 of 3 |",
+    "## Cost",
+    "2 prompts of natural text",
+    "2 pairs of greater_than",
   ):
     assert part in text
 
@@ -89,7 +95,8 @@ def test_it_goes_on_where_it_was(experiment, lm, done, monkeypatch):
   before = missing.read_text(encoding="utf-8")
   missing.unlink()
   page.write_text(page.read_text(encoding="utf-8") + "\nBy hand.\n")
-  experiment.run(lm, settings, out, page, ("tokens",))
+  experiment.run(lm, settings, out, ("natural",))
+  experiment.write_results(out, page, experiment.TITLE)
   assert missing.read_text(encoding="utf-8") == before
   again = {p: p.stat().st_mtime_ns for p in out.rglob("*.json")}
   changed = {p for p in times if times[p] != again[p]}
@@ -98,16 +105,54 @@ def test_it_goes_on_where_it_was(experiment, lm, done, monkeypatch):
 
 
 def test_results_of_another_model(experiment, tiny_lm, done):
-  settings, out, page = done
+  settings, out, _ = done
   other = dataclasses.replace(tiny_lm, name="other")
-  with pytest.raises(SystemExit, match="remove it"):
-    experiment.run(other, settings, out, page)
+  with pytest.raises(SystemExit, match=r"results of model .*remove it"):
+    experiment.run(other, settings, out)
+
+
+def test_results_in_chunks_of_another_size(experiment, lm, done):
+  """They would be counted twice."""
+  settings, out, _ = done
+  larger = experiment.for_backend(settings, "gpu")
+  assert larger.chunk > settings.chunk
+  assert experiment.for_backend(settings, "cpu") == settings
+  with pytest.raises(SystemExit, match="results of chunk 2: remove it"):
+    experiment.run(lm, larger, out)
+
+
+def test_every_part_can_be_run_by_itself(experiment, lm, done, tmp_path):
+  """Side by side, the parts write what one run of everything writes."""
+  settings, out, _ = done
+  parts = settings.parts
+  single = [part for part, stands_for in parts.items() if stands_for == (part,)]
+  assert set(single) == {p for some in parts.values() for p in some}
+  for part in single:
+    experiment.run(lm, settings, tmp_path, (part,))
+  names = {p.relative_to(out) for p in out.rglob("*.json")}
+  assert names == {p.relative_to(tmp_path) for p in tmp_path.rglob("*.json")}
+
+
+def test_pairs_of_several_lengths_in_one_chunk(experiment, lm, done):
+  """Each pair has the effects that it has alone, and zeros around them."""
+  settings, _, _ = done
+  component = sys.modules["component_part"]
+  part = tasks.greater_than(lm, n=3)
+  found = component._exact(lm, part, settings)
+  assert len(set(found["lengths"])) > 1
+  for i in range(3):
+    alone = component._exact(lm, part.take([i]), settings)
+    for name, value in alone["effects"].items():
+      inside = found["effects"][name][i, :, : value.shape[2]]
+      np.testing.assert_allclose(inside, value[0], atol=1e-5)
+      assert not found["effects"][name][i, :, value.shape[2] :].any()
+      assert not found["effects"][name][i, :, : found["first"][i]].any()
 
 
 def test_exact_effects_equal_the_whole_sweep(experiment, lm, done):
   """Cells before the first difference, of which no run is made, are zero."""
   _, out, _ = done
-  task = tasks.greater_than(lm, n=2)
+  task = tasks.greater_than(lm, n=3)
   sweep = patch(lm, task.corrupt, task.clean, task.target, at=["resid_pre[:]"])
   whole = np.stack([v.data_array for v in sweep.effect().values()], axis=1)
   chunks = sys.modules["component_part"]._chunks(task, 2)
@@ -117,6 +162,6 @@ def test_exact_effects_equal_the_whole_sweep(experiment, lm, done):
     strict=True,
   ):
     found = np.asarray(json.loads(path.read_text())["effects"]["resid_pre"])
-    expected = whole[rows][:, :, : found.shape[2]]
+    expected = np.nan_to_num(whole[rows][:, :, : found.shape[2]])
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.abs(found).max() > 0.01
