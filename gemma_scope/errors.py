@@ -20,6 +20,16 @@ class GemmaScopeError(ValueError):
     self.instead = instead
     super().__init__(f"{what}\n  received: {received}\n  instead:  {instead}")
 
+  def __reduce__(self):
+    # Exceptions are pickled by position; this one comes from workers, too.
+    return _again, (type(self), self.what, self.received, self.instead)
+
+
+def _again(
+  kind: type[GemmaScopeError], what: str, received: str, instead: str
+) -> GemmaScopeError:
+  return kind(what, received=received, instead=instead)
+
 
 class CheckpointError(GemmaScopeError):
   """A checkpoint is missing, damaged, or not what its name says."""

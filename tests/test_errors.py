@@ -1,3 +1,5 @@
+import pickle
+
 import pytest
 
 from gemma_scope import errors
@@ -22,3 +24,11 @@ def test_every_kind_is_caught_as_one(kind):
   with pytest.raises(errors.GemmaScopeError, match="wrong"):
     raise kind("wrong", received="", instead="")
   assert issubclass(kind, ValueError)
+
+
+def test_errors_travel_between_processes():
+  error = errors.TextError("wrong", received=3, instead="4")
+  again = pickle.loads(pickle.dumps(error))
+  assert type(again) is errors.TextError
+  assert str(again) == str(error)
+  assert again.instead == "4"
