@@ -1,0 +1,25 @@
+"""How good sparse dictionaries are: many at once, on one pass over text.
+
+found = evaluate(lm, {"ours": sae, "theirs": other}, batches)
+"""
+
+from gemma_scope.evals.dictionaries.cosine import Cosine as Cosine
+from gemma_scope.evals.dictionaries.decoder_cosines import (
+  DecoderCosines as DecoderCosines,
+)
+from gemma_scope.evals.dictionaries.delta_loss import DeltaLoss as DeltaLoss
+from gemma_scope.evals.dictionaries.density import Density as Density
+from gemma_scope.evals.dictionaries.evaluate import METRICS as METRICS
+from gemma_scope.evals.dictionaries.evaluate import evaluate as evaluate
+from gemma_scope.evals.dictionaries.evaluation import Evaluated as Evaluated
+from gemma_scope.evals.dictionaries.evaluation import Evaluation as Evaluation
+from gemma_scope.evals.dictionaries.fvu import Fvu as Fvu
+from gemma_scope.evals.dictionaries.l0 import L0 as L0
+from gemma_scope.evals.dictionaries.prefix_curve import (
+  PrefixCurve as PrefixCurve,
+)
+from gemma_scope.evals.dictionaries.protocol import Findings as Findings
+from gemma_scope.evals.dictionaries.protocol import Metric as Metric
+from gemma_scope.evals.dictionaries.protocol import Seen as Seen
+from gemma_scope.evals.dictionaries.protocol import Sums as Sums
+from gemma_scope.evals.dictionaries.ratio import Ratio as Ratio
