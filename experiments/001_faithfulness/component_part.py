@@ -44,7 +44,7 @@ def run_task(
       "example": [task.pairs[0].clean, task.pairs[0].corrupt],
     },
   )
-  for i, some in enumerate(_chunks(task, settings.chunk)):
+  for i, some in enumerate(chunks(task, settings.chunk)):
     part = task.take(some)
     for compute in (_exact, _estimates):
       store.get(
@@ -53,7 +53,7 @@ def run_task(
       )
 
 
-def _chunks(task: tasks.Task, size: int) -> Iterator[np.ndarray]:
+def chunks(task: tasks.Task, size: int) -> Iterator[np.ndarray]:
   """Pairs of like length that begin to differ at like tokens together."""
   order = np.lexsort((task.first_difference, task.clean.lengths))
   for start in range(0, len(order), size):

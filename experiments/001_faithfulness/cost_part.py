@@ -1,6 +1,7 @@
 """What every method costs, measured by itself: nothing else may run beside it.
 
-Seconds leave compilation out: everything runs twice, and the second counts.
+Seconds leave compilation out: everything runs twice, and the second counts. The
+prompts are the first chunk of a part, so that its programs serve again.
 """
 
 from collections.abc import Callable
@@ -8,7 +9,7 @@ import dataclasses
 import time
 from typing import Any
 
-from component_part import METHODS, estimate, sweep
+from component_part import METHODS, chunks, estimate, sweep
 import jax
 import numpy as np
 from settings import METHOD_OPTIONS, Settings
@@ -26,15 +27,15 @@ def run_costs(
 ) -> None:
   """The cost of token methods, and of patching and what stands in for it."""
   store.get("costs/tokens", lambda: _tokens(lm, prompts, settings))
-  for name, _ in settings.tasks:
-    store.get(f"costs/{name}", lambda name=name: _pairs(lm, name, settings))
+  name, n = settings.tasks[0]
+  store.get(f"costs/{name}", lambda: _pairs(lm, name, n, settings))
 
 
 def _tokens(
   lm: gs.LanguageModel, prompts: PromptSet, settings: Settings
 ) -> dict[str, object]:
   """Forward passes and seconds a prompt of every method."""
-  some = np.arange(min(settings.timed, len(prompts.ids)))
+  _, some = next(prompts.chunks(settings.chunk))
   given = [prompts.ids[i] for i in some]
   _, groups = to_groups(lm, given, prompts.target(some))
   unit = forward_times(lm, groups)
@@ -52,10 +53,11 @@ def _tokens(
 
 
 def _pairs(
-  lm: gs.LanguageModel, name: str, settings: Settings
+  lm: gs.LanguageModel, name: str, n: int, settings: Settings
 ) -> dict[str, object]:
   """Seconds a pair of activation patching and of every estimate."""
-  task = getattr(tasks, name)(lm, n=settings.timed)
+  task = getattr(tasks, name)(lm, n=n)
+  task = task.take(next(chunks(task, settings.chunk)))
   exact, seconds = _second_time(lambda: sweep(lm, task, settings))
   runs = sum(
     np.isfinite(v.unwrap(*v.named_axes)).sum() for v in exact.effect().values()

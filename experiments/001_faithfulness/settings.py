@@ -40,10 +40,10 @@ class Settings:
     draws: Masks of each soft number.
     tasks: Task -> pairs of prompts.
     sites: Components of part (b).
-    chunk: Prompts that are computed, and kept, together.
+    chunk: Prompts that are computed, and kept, together; costs are those of
+      the first chunk.
     run_tokens: Tokens of perturbed runs that go side by side.
     memory: Bytes that patching may take besides the weights.
-    timed: Prompts whose cost is measured.
   """
 
   methods: tuple[str, ...] = tuple(METHODS)
@@ -65,7 +65,6 @@ class Settings:
   chunk: int = 8
   run_tokens: int = 1024
   memory: int = 2 * 2**30
-  timed: int = 8
 
   @property
   def parts(self) -> dict[str, tuple[str, ...]]:

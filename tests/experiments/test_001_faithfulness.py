@@ -61,7 +61,6 @@ def done(experiment, lm, tmp_path_factory):
     perturbations=("mean",),
     steps=2,
     chunk=2,
-    timed=2,
   )
   out = tmp_path_factory.mktemp("out")
   experiment.run(lm, settings, out)
@@ -155,7 +154,7 @@ def test_exact_effects_equal_the_whole_sweep(experiment, lm, done):
   task = tasks.greater_than(lm, n=3)
   sweep = patch(lm, task.corrupt, task.clean, task.target, at=["resid_pre[:]"])
   whole = np.stack([v.data_array for v in sweep.effect().values()], axis=1)
-  chunks = sys.modules["component_part"]._chunks(task, 2)
+  chunks = sys.modules["component_part"].chunks(task, 2)
   for path, rows in zip(
     sorted(out.glob("components/greater_than/*_exact.json")),
     chunks,
