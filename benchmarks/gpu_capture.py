@@ -130,7 +130,7 @@ def sizes_of(size: str, cases: Sequence[Case]) -> dict[str, Any]:
 
 HEADER = (
   f"{'case':<24} {'side':<12} {'tokens/s':>11} {'range':>21} {'MFU':>6} "
-  f"{'compile':>8} {'peak':>9}  peer/ours, numbers"
+  f"{'compile':>8} {'memory':>9}  peer/ours, numbers"
 )
 
 
