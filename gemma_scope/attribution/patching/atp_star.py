@@ -14,7 +14,8 @@ query, key and value heads are estimated to do, since a patch there at one
 position patches just these.
 
 Source: Kramar et al. 2024, "AtP*: An efficient and scalable method for
-localizing LLM behaviour to components", sections 3.1.1 and 3.1.2.
+localizing LLM behaviour to components", sections 3.1.1 (queries: eq. 7, keys:
+eqs. 9 and 10) and 3.1.2 (eq. 11).
 """
 
 import functools

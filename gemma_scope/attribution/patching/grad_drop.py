@@ -5,10 +5,12 @@
 Direct and indirect effects of a node may cancel in its gradient. They do not
 cancel in all L gradients at once, each of which takes what one decoder layer
 adds to the residual stream (attention and feed-forward) as a constant. A node
-inside layer l has no effect when l is dropped, which leaves L - 1 terms; nodes
-of the stream itself have L.
+inside layer l has no effect when l is dropped, which leaves L - 1 terms. Nodes
+of the stream itself, which the paper does not score, have L terms, and their
+mean.
 
-Source: Kramar et al. 2024, "AtP*", section 3.1.2.
+Source: Kramar et al. 2024, "AtP*", section 3.1.2, eq. 11, for one pair; the
+mean over pairs is left to the reader.
 """
 
 import dataclasses

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from gemma_scope.activations.tokens import Input
-from gemma_scope.attribution.objectives import Target, logit
+from gemma_scope.attribution.objectives import ResolvedTarget, Target, logit
 from gemma_scope.attribution.pairs import Pairs, to_pairs
 from gemma_scope.attribution.patching.cells import (
   Grid,
@@ -114,15 +114,18 @@ def patch(
     unpatched runs.
 
   Raises:
-    SiteError: If a site is unknown or cannot be patched.
+    SiteError: If a site is unknown or cannot be patched, or the target reads
+      the embeddings.
     TextError: If prompts, target or positions cannot be used together.
-    ConfigError: If not one run fits in memory.
+    ConfigError: If not one run fits in memory, or a dictionary of several
+      layers is spliced into the model.
   """
   options = options or PatchOptions()
   sites = _checked_sites(at, lm.model.stack.stop, lm.config.num_layers)
   if not isinstance(target, Target):
     target = logit(target)
   from_batch, into_batch, pairs = to_pairs(lm, source, base, target)
+  _check_target(pairs.target)
   columns = columns_of(positions, into_batch.lengths)
   batch, each = len(into_batch.lengths), options.heads == "each"
   grid = make_grid(sites, columns, batch, lm.config, each_head=each)
@@ -190,6 +193,17 @@ def _teller(
       progress("Patching", done / total)
 
   return tell
+
+
+def _check_target(target: ResolvedTarget) -> None:
+  """Raises SiteError if a target reads what stands before the layers."""
+  if any(site.name == "embed" for site in target.reads):
+    raise SiteError(
+      "A target that reads the embeddings is not changed by any patch.",
+      received="a target at embed",
+      instead='a target at a site of a layer, such as "resid_post[0]", '
+      "or logits",
+    )
 
 
 def _checked_sites(

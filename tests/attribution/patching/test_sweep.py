@@ -18,7 +18,11 @@ from gemma_scope.attribution.patching.sweep import PatchOptions, patch
 from gemma_scope.sites import SITES, Site
 from gemma_scope.surgery.splice import splice
 from gemma_scope.testing import oracle
-from gemma_scope.testing.dictionaries import random_sae
+from gemma_scope.testing.dictionaries import (
+  random_cross_layer,
+  random_crosscoder,
+  random_sae,
+)
 from gemma_scope.testing.tiny import tiny_gemma
 
 A, B = 7, 9
@@ -336,6 +340,24 @@ def test_equal_shapes_compile_once(few, double, other):
 def test_sites_without_a_patch_are_refused(scanned, other, at, message):
   with pytest.raises(errors.SiteError, match=message):
     patch(scanned.lm, other, scanned.ids, logit_difference(A, B), at=at)
+
+
+def test_a_target_before_the_layers_is_refused(double, other):
+  target = activation("embed", {"embedding": 3})
+  with pytest.raises(
+    errors.SiteError, match=r"reads the embeddings(.|\n)*resid_post\[0\]"
+  ):
+    patch(double.lm, other, double.ids, target, at=["resid_pre[0]"])
+
+
+@pytest.mark.parametrize("make", [random_crosscoder, random_cross_layer])
+def test_dictionaries_of_several_layers_are_refused(scanned, other, make):
+  """A run that enters in the middle would miss what they carry over."""
+  lm = scanned.lm.replace(splice(scanned.lm.model, make(count=2)))
+  with pytest.raises(
+    errors.ConfigError, match=r"exchange values(.|\n)*one layer each"
+  ):
+    patch(lm, other, scanned.ids, logit_difference(A, B), at=["resid_pre[0]"])
 
 
 def test_options_that_mean_nothing_are_refused(double, other):
