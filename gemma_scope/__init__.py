@@ -17,6 +17,7 @@ if TYPE_CHECKING:
   from gemma_scope import evals as evals
   from gemma_scope import planning as planning
   from gemma_scope import surgery as surgery
+  from gemma_scope import training as training
   from gemma_scope.api import *  # noqa: F403
   from gemma_scope.attribution import lrp as lrp
 
@@ -31,6 +32,7 @@ _PACKAGES = {
   "planning": "gemma_scope.planning",
   "surgery": "gemma_scope.surgery",
   "testing": "gemma_scope.testing",
+  "training": "gemma_scope.training",
   "weights": "gemma_scope.weights",
 }
 _FUNCTIONS = (
