@@ -5,7 +5,7 @@ passes for all cells together, and is right as far as the model is linear
 between the two runs. A method is a row of `METHODS`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import difflib
 
 import numpy as np
@@ -28,6 +28,7 @@ from gemma_scope.attribution.patching.question import (
   joined,
 )
 from gemma_scope.errors import ConfigError, SiteError
+from gemma_scope.model.convert import Progress
 from gemma_scope.model.language_model import LanguageModel
 from gemma_scope.sites import Site, resolve
 
@@ -48,6 +49,7 @@ def approximate_patching(
   method: str = "attribution_patching",
   at: Iterable[Site | str] = ("resid_pre[:]", "attn_write[:]", "mlp_write[:]"),
   options: EstimateOptions | None = None,
+  progress: Progress | None = None,
 ) -> PatchEstimate:
   """Estimates what patching each cell of some sites would do to a target.
 
@@ -59,6 +61,7 @@ def approximate_patching(
     method: A key of `METHODS`.
     at: Addresses of the sites, such as "resid_pre[:]" or "z[3]".
     options: Options of the methods.
+    progress: Called with a label and the fraction done.
 
   Returns:
     Site -> estimates of patched - base, one for each position and head.
@@ -79,11 +82,14 @@ def approximate_patching(
   if not isinstance(target, Target):
     target = logit(target)
   _, tokens, pairs = to_pairs(lm, source, base, target)
-  options = options or EstimateOptions()
-  parts = [
-    (METHODS[method](PatchQuestion(lm.model, some, sites, options)), count)
-    for some, count in groups(pairs)
-  ]
+  options, parts, done = options or EstimateOptions(), [], 0
+  for some, count in groups(pairs):
+    share = (done / len(tokens.lengths), count / len(tokens.lengths))
+    tell = _teller(progress, *share)
+    asked = PatchQuestion(lm.model, some, sites, options, tell)
+    parts.append((METHODS[method](asked), count))
+    done += count
+    tell(1.0)
   found = joined(parts)
   return PatchEstimate(
     {site: trimmed(value, tokens) for site, value in found.values.items()},
@@ -94,6 +100,18 @@ def approximate_patching(
     tokens,
     tokens.pieces(lm.tokenizer),
   )
+
+
+def _teller(
+  progress: Progress | None, start: float, size: float
+) -> Callable[[float], None]:
+  """Turns the share done of some pairs into that of all."""
+
+  def tell(share: float) -> None:
+    if progress is not None:
+      progress("Estimating", start + size * share)
+
+  return tell
 
 
 def _patchable(at: Iterable[Site | str], num_layers: int) -> tuple[Site, ...]:

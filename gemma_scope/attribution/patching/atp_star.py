@@ -72,9 +72,11 @@ def atp_star(question: PatchQuestion) -> Estimates:
   every = _needed(q.sites)
   top, source = values_at(q.model, pairs.source, pairs.target, every)
   bottom, parts = np.zeros(0), []
-  for dropped in _rounds(q):
+  rounds = _rounds(q)
+  for i, dropped in enumerate(rounds):
     bottom, found = _run(q, every, source, dropped)
     parts.append(_shares(q, dropped, found))
+    q.tell((i + 1) / len(rounds))
   values, sizes = (
     {s: np.sum([part[i][s] for part in parts], axis=0) for s in q.sites}
     for i in (0, 1)

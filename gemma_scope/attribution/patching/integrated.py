@@ -72,9 +72,12 @@ def _along_inputs(question: PatchQuestion, nodes: Nodes) -> Estimates:
   top, source = values_at(q.model, pairs.source, pairs.target, every)
   bottom, base = values_at(q.model, pairs.base, pairs.target, every)
   way, slope = source[EMBED] - base[EMBED], None
-  for some in in_batches(pairs.base, nodes):
+  batches = in_batches(pairs.base, nodes)
+  for i, some in enumerate(batches):
     part = mean_slopes(q.model, pairs.base, pairs.target, way, some, q.sites)
     slope = part if slope is None else jax.tree.map(jnp.add, slope, part)
+    jax.block_until_ready(slope)  # so that progress tells the truth
+    q.tell((i + 1) / len(batches))
   assert slope is not None
   values = effects(source, base, slope, q.options.per_element)
   return Estimates(top, bottom, values, {})

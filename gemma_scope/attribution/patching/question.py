@@ -46,6 +46,10 @@ class EstimateOptions:
   per_element: bool = False
 
 
+def _silent(_share: float) -> None:
+  """Nobody wants to know."""
+
+
 @dataclasses.dataclass(frozen=True)
 class PatchQuestion:
   """What a method is asked.
@@ -55,12 +59,14 @@ class PatchQuestion:
     pairs: Prompts that values are taken from and put into, and the target.
     sites: Where values are put.
     options: Options of the method.
+    tell: Called with the share of the question that is answered.
   """
 
   model: Gemma
   pairs: Pairs
   sites: tuple[Site, ...]
   options: EstimateOptions
+  tell: Callable[[float], None] = _silent
 
 
 @dataclasses.dataclass(frozen=True)

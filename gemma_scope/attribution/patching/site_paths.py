@@ -83,8 +83,16 @@ def along_activations(
   found: Values = {}
   for name in dict.fromkeys(site.name for site in q.sites):
     sites = [site for site in q.sites if site.name == name]
-    found |= _one_name(question, sites, source, base, nodes)
+    share = (len(found) / len(q.sites), len(sites) / len(q.sites))
+    found |= _one_name(_part(q, *share), sites, source, base, nodes)
   return Estimates(top, bottom, {site: found[site] for site in q.sites}, {})
+
+
+def _part(question: PatchQuestion, start: float, size: float) -> PatchQuestion:
+  """The same question, which tells the share of a part of it."""
+  return dataclasses.replace(
+    question, tell=lambda share: question.tell(start + size * share)
+  )
 
 
 def _one_name(
@@ -103,7 +111,8 @@ def _one_name(
   )
   way = end - start
   total = np.zeros(way.shape, np.float32)
-  for some in _batches(pairs.base, len(sites), nodes):
+  batches = list(_batches(pairs.base, len(sites), nodes))
+  for i, some in enumerate(batches):
     many, targets = gradients.repeated(pairs.base, pairs.target, len(some.path))
     place = some.place.reshape(-1, *[1] * (way.ndim - 1)).astype(way.dtype)
     there = start[some.path] + place * way[some.path]
@@ -118,6 +127,7 @@ def _one_name(
     )
     found = np.asarray(slope.unwrap(*names), np.float32).reshape(there.shape)
     np.add.at(total, some.path, found * some.weight.reshape(place.shape))
+    q.tell((i + 1) / len(batches))
   scaled = [pz.nx.wrap(row, *names) for row in way.astype(np.float32) * total]
   if not q.options.per_element:
     scaled = [to_cells(value) for value in scaled]

@@ -1,12 +1,15 @@
 """The entrance: convergence to exact patching, batches, errors, real text."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
 from gemma_scope import errors
-from gemma_scope.attribution import logit_difference
+from gemma_scope.attribution import gradients, logit_difference
 from gemma_scope.attribution.composites import GRADIENT
+from gemma_scope.attribution.patching import approximate, question
 from gemma_scope.attribution.patching.approximate import (
   METHODS,
   approximate_patching,
@@ -103,6 +106,40 @@ def test_another_prompt_compiles_nothing_again(double, caplog):
   assert not [
     m for m in compiled if "Compiling" in m and any(n in m for n in names)
   ]
+
+
+STEPPED = {  # with several batches each
+  "attribution_patching": EstimateOptions(),
+  "atp_star": EstimateOptions(),
+  "inputs": EstimateOptions(steps=3),
+  "activations": EstimateOptions(steps=3, path="activations"),
+}
+
+
+@pytest.mark.parametrize("case", STEPPED)
+def test_progress_grows_to_one_and_changes_nothing(double, case, monkeypatch):
+  some_pairs = functools.partial(question.groups, tokens=32)
+  monkeypatch.setattr(approximate, "groups", some_pairs)
+  monkeypatch.setattr(gradients, "STEP_TOKENS", 32)
+  texts = [" Mary and John", " John and Mary", " the city"]
+  seen = []
+  ask = functools.partial(
+    approximate_patching,
+    *(double.lm, texts, [texts[1], texts[0], " city and"], WANTED),
+    method=case if case in METHODS else "integrated_gradients",
+    at=("resid_pre[:]", "z[1]"),
+    options=STEPPED[case],
+  )
+  told = ask(progress=lambda label, share: seen.append((label, share)))
+  labels, shares = zip(*seen)
+  assert set(labels) == {"Estimating"}
+  assert shares[0] < 1
+  assert shares[-1] == 1
+  assert list(shares) == sorted(shares)
+  if case != "attribution_patching":
+    assert len(set(shares)) > 3
+  for site, value in ask().items():
+    np.testing.assert_array_equal(value.data_array, told[site].data_array)
 
 
 def test_wrong_questions_are_refused(double):
