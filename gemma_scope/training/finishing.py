@@ -59,11 +59,12 @@ def _finish_member(
   group: Group, member: Member, state: GroupState, config: TrainConfig
 ) -> Dictionary:
   kind = group.architecture.kind
+  at_z = "z" in {s.name for s in (*member.sites_in, *member.writes)}
   about = About(
     kind=_kind(group, member),
     sites_in=member.sites_in,
     sites_out=member.writes,
-    heads=config.heads,
+    heads=config.heads if at_z else None,
     prefixes=group.architecture.prefixes,
     l0=float(member.l0),
     model=config.model,
