@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 import numpy as np
 
 from gemma_scope.errors import ConfigError
+from gemma_scope.model.sharding import DATA, MODEL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,36 @@ def start(
       "this is; or none of the three on a TPU pod or under SLURM",
     ) from error
   return Host(jax.process_index(), jax.process_count())
+
+
+def make_mesh(shape: tuple[int, int] | None) -> jax.sharding.Mesh | None:
+  """The devices that one model lies on.
+
+  Args:
+    shape: Devices along `data` and `model`. As many as all processes have
+      together put one model over all of them; fewer are of this process. None
+      takes all of this process along `data`.
+
+  Returns:
+    A mesh; None for a single device.
+
+  Raises:
+    ConfigError: If there are not as many.
+  """
+  own, everywhere = jax.local_devices(), jax.devices()
+  data, model = shape or (len(own), 1)
+  if data * model == 1:
+    return None
+  devices = everywhere if data * model == len(everywhere) else own
+  if data * model > len(devices):
+    raise ConfigError(
+      "There are not so many devices.",
+      received=f"a mesh of {data} x {model}; {len(own)} devices here, "
+      f"{len(everywhere)} in all",
+      instead="a mesh of the devices here, or of all",
+    )
+  grid = np.array(devices[: data * model]).reshape(data, model)
+  return jax.sharding.Mesh(grid, (DATA, MODEL))
 
 
 def in_step(mesh: jax.sharding.Mesh | None) -> bool:

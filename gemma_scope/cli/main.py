@@ -54,6 +54,16 @@ VERBS: Mapping[str, Verb] = {
     "Which activations carry the difference between two prompts?",
     'gemma-scope patch "The king and the" "The boy and the"',
   ),
+  "capture": Verb(
+    "gemma_scope.cli.capture",
+    "Activations of a text at many sites, kept on the disk.",
+    'gemma-scope capture --data text.jsonl --sites "z[9]" --out store',
+  ),
+  "train": Verb(
+    "gemma_scope.cli.train",
+    "Sparse dictionaries, trained on a text or a store of activations.",
+    'gemma-scope train --data text.jsonl --sites "resid_post[9]" --out run',
+  ),
   "plan": Verb(
     "gemma_scope.cli.plan",
     "Does it fit a machine? Memory, FLOPs and time, without the machine.",
