@@ -23,6 +23,9 @@ soft perturbation, beside random, recency and token length.
 patching, integrated gradients, AtP* and RelP against full activation patching
 at every layer and position of the residual stream, attention, heads and MLP.
 
+(c) Why: AttnLRP with the patterns of some layers held constant, on the way to
+CP-LRP; sizes of scores beside signed ones.
+
 Numbers to expect: see RESULTS.md. The published anchor for (b) is GPT-2 small
 on IOI (Rezaei Jafari et al. 2025), Pearson of attribution patching -> RelP:
 residual 0.753 -> 0.968, attention 0.979 -> 0.962, MLP 0.195 -> 0.992.
@@ -51,6 +54,7 @@ from token_part import (  # noqa: E402
   run_randomisation,
   run_set,
 )
+from why_part import run_why  # noqa: E402
 
 import gemma_scope as gs  # noqa: E402
 from gemma_scope.manifest import make_manifest  # noqa: E402
@@ -83,15 +87,26 @@ def run(
   for name, n in settings.tasks:
     if name in wanted:
       run_task(lm, name, n, settings, store)
-  for name in SETS:
+  sets = _needed(lm, wanted, settings)
+  for name, prompts in sets.items():
     if name in wanted:
-      run_set(lm, prompts_of(lm, name, settings), settings, store)
-  if wanted & {"randomisation", "costs"}:
-    natural = prompts_of(lm, "natural", settings)
-    if "randomisation" in wanted:
-      run_randomisation(lm, natural, settings, store)
-    if "costs" in wanted:
-      run_costs(lm, natural, settings, store)
+      run_set(lm, prompts, settings, store)
+  if "randomisation" in wanted:
+    run_randomisation(lm, sets["natural"], settings, store)
+  if "why" in wanted:
+    run_why(lm, sets, settings, store)
+  if "costs" in wanted:
+    run_costs(lm, sets["natural"], settings, store)
+
+
+def _needed(
+  lm: gs.LanguageModel, wanted: set[str], settings: Settings
+) -> dict[str, PromptSet]:
+  """The prompts that some parts need, by name."""
+  needed = wanted & set(SETS)
+  needed |= {"natural"} if wanted & {"randomisation", "costs"} else set()
+  needed |= set(SETS) if "why" in wanted else set()
+  return {n: prompts_of(lm, n, settings) for n in SETS if n in needed}
 
 
 def prompts_of(

@@ -70,10 +70,10 @@ class Settings:
   def parts(self) -> dict[str, tuple[str, ...]]:
     """What can be run by itself -> the parts that it stands for."""
     names = tuple(name for name, _ in self.tasks)
-    single = (*names, *SETS, "randomisation", "costs")
+    single = (*names, *SETS, "randomisation", "why", "costs")
     return {part: (part,) for part in single} | {
       "components": names,
-      "tokens": (*SETS, "randomisation"),
+      "tokens": (*SETS, "randomisation", "why"),
     }
 
 

@@ -1,6 +1,7 @@
 """Tables of the results, from the files of the finished parts."""
 
 from collections.abc import Callable, Iterable
+import itertools
 import json
 import pathlib
 from typing import Any
@@ -42,6 +43,7 @@ def sections(out: pathlib.Path) -> list[str]:
     parts += token_tables(folder)
   parts += randomisation_table(out / "randomisation")
   parts += component_tables(out / "components")
+  parts += why_tables(out / "why")
   parts += cost_tables(out / "costs")
   return parts
 
@@ -286,3 +288,29 @@ def cost_tables(folder: pathlib.Path) -> list[str]:
     parts.append(f"{note}, {found['device']}, compilation left out:")
     parts.append(table(head, rows))
   return ["## Cost", *parts] if parts else []
+
+
+def why_tables(folder: pathlib.Path) -> list[str]:
+  """What the softmax does to relevance, and signs to an order."""
+  parts: list[str] = []
+  for path in sorted(folder.glob("*.json")):
+    (found,) = _load([path])
+    name, kind = path.stem.split("_")
+    if kind == "leaks":
+      totals = np.asarray(found["totals"]) / np.asarray(found["target"])
+      rows = [
+        [i, bootstrap_mean(before), bootstrap_mean(before - after)]
+        for i, (before, after) in enumerate(itertools.pairwise(totals))
+      ]
+      head = ["layer", "in front of it", "made (+) or lost (-) in it"]
+      note = f"Relevance of AttnLRP as a share of the target, {name}"
+    else:
+      values = {k: np.asarray(v) for k, v in found["abpc"].items()}
+      rows = [
+        [k, bootstrap_mean(v), paired_difference(v, values["random"])]
+        for k, v in values.items()
+      ]
+      head = ["scores", "abpc ↑", "- random"]
+      note = f"Area between the curves, {name}, taken away by: {kind}"
+    parts += [f"{note} ({found['device']}):", table(head, rows)]
+  return ["## Why: the softmax, and signs", *parts] if parts else []
