@@ -29,6 +29,7 @@ from gemma_scope.model.gemma import Gemma
 from gemma_scope.model.language_model import LanguageModel, checked_dtype
 from gemma_scope.model.sharding import DATA, activation_sharding
 from gemma_scope.sites import Site, resolve
+from gemma_scope.surgery.addresses import axis_sizes
 from gemma_scope.surgery.select import stop_after, tap
 
 Values = dict[Site, jax.Array]  # each [batch * seq, width]
@@ -103,7 +104,7 @@ class Harvest:
 
   @functools.cached_property
   def _forward(self):
-    dtype, sites, mesh = self.dtype, self.sites, self.mesh
+    dtype, sites, laid_out = self.dtype, self.sites, self._laid_out
 
     @jax.jit
     def harvest(
@@ -113,10 +114,26 @@ class Harvest:
       last = any(site.base == "final_norm" for site in sites)
       outer = "final_norm" if last else ""
       taps = forward(model, ids, segment_ids, columns, outer)
-      values = {s: _to_rows(taps[s], s, mesh).astype(dtype) for s in sites}
-      return values, counted.reshape(-1)
+      rows = {s: _to_rows(taps[s], s).astype(dtype) for s in sites}
+      return {s: laid_out(s, x) for s, x in rows.items()}, counted.reshape(-1)
 
     return harvest
+
+  def sharding(self, site: Site) -> NamedSharding | None:
+    """How the rows of a site lie on the mesh; None without one."""
+    if self.mesh is None:
+      return None
+    names = site.info.axes[2:3]
+    sizes = axis_sizes(site, self.lm.config)
+    shape = tuple(sizes.get(name, 1) for name in names)
+    inner = activation_sharding(self.mesh, names, shape).spec
+    return NamedSharding(self.mesh, PartitionSpec(DATA, *inner))
+
+  def _laid_out(self, site: Site, rows: jax.Array) -> jax.Array:
+    where = self.sharding(site)
+    if where is None:
+      return rows
+    return jax.lax.with_sharding_constraint(rows, where)
 
   def _to_device(self, array: np.ndarray) -> jax.Array:
     if self.mesh is None:
@@ -132,19 +149,9 @@ class Harvest:
     return jax.make_array_from_process_local_data(where, array)
 
 
-def _to_rows(
-  value: pz.nx.NamedArray, site: Site, mesh: Mesh | None
-) -> jax.Array:
-  """[batch * seq, width], laid out as the model has it."""
-  names = site.info.axes
-  data = value.unwrap(*names)
-  rows = data.reshape(math.prod(data.shape[:2]), -1)
-  if mesh is None:
-    return rows
-  spec = activation_sharding(mesh, names, data.shape).spec
-  inner = spec[2] if len(spec) > 2 else None
-  where = NamedSharding(mesh, PartitionSpec(spec[0], inner))
-  return jax.lax.with_sharding_constraint(rows, where)
+def _to_rows(value: pz.nx.NamedArray, site: Site) -> jax.Array:
+  data = value.unwrap(*site.info.axes)
+  return data.reshape(math.prod(data.shape[:2]), -1)
 
 
 def _checked(sites: tuple[Site, ...]) -> tuple[Site, ...]:

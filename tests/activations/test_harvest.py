@@ -119,12 +119,14 @@ def test_rows_come_in_the_dtype_asked_for(lm, harvested):
 def test_a_mesh_gives_the_same_rows_and_keeps_them_apart(
   lm, harvested, data, model
 ):
-  values, counted = Harvest(on_mesh(lm, data, model), SITES)(packed())
+  harvest = Harvest(on_mesh(lm, data, model), SITES)
+  values, counted = harvest(packed())
   np.testing.assert_array_equal(counted, harvested[1])
   assert counted.sharding.spec[0] == "data"
   for site, value in values.items():
     want = np.asarray(harvested[0][site])
     np.testing.assert_allclose(value, want, atol=1e-5 * np.abs(want).max())
+    assert value.sharding.is_equivalent_to(harvest.sharding(site), 2), site
     assert value.sharding.spec[0] == "data", site
   assert values[Site("z", 2)].sharding.spec[1] == "model"
 

@@ -44,7 +44,7 @@ class PackingOptions:
   uncounted: tuple[int, ...] = (PAD, EOS, BOS)
   min_piece: int = 16
   control_tokens: bool = False
-  chunk_documents: int = 256
+  chunk_documents: int = 512
 
   def __post_init__(self):
     positive = ("batch_size", "min_piece", "chunk_documents")

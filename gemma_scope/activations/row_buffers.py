@@ -1,0 +1,141 @@
+"""Arrays of rows on the device: scattered into in place, gathered from.
+
+A buffer is [parts, slots, width], its parts over the mesh's `data` axis. Rows
+that a shard computed are kept by that shard, and batches are gathered from
+every shard's own rows, so neither needs messages. Shapes never depend on how
+many rows count: those that do not get a slot past the end, and are dropped.
+"""
+
+from collections.abc import Callable, Mapping
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from gemma_scope.model.sharding import DATA
+from gemma_scope.sites import Site
+
+Arrays = dict[Site, jax.Array]
+Shardings = Mapping[Site, NamedSharding | None]
+
+
+def empty(
+  widths: Mapping[Site, int],
+  shape: tuple[int, int],
+  dtype: Any,
+  shardings: Shardings,
+) -> Arrays:
+  """Buffers of zeros, one a site.
+
+  Args:
+    widths: Width of each site's rows.
+    shape: (parts, slots).
+    dtype: Of the rows.
+    shardings: How [rows, width] of each site lies on the mesh.
+  """
+  found: Arrays = {}
+  for site, width in widths.items():
+    where = buffer_sharding(shardings[site])
+    found[site] = jnp.zeros((*shape, width), dtype, device=where)
+  return found
+
+
+def buffer_sharding(where: NamedSharding | None) -> NamedSharding | None:
+  """The layout [parts, slots, width] for rows that lie as `where`."""
+  if where is None:
+    return None
+  rows, *width = where.spec
+  return NamedSharding(where.mesh, PartitionSpec(rows, None, *width))
+
+
+class Kernels:
+  """The compiled operations on buffers that lie in one way."""
+
+  def __init__(self, shardings: Shardings):
+    """Compiles nothing yet.
+
+    Args:
+      shardings: How [rows, width] of each site lies on the mesh.
+    """
+    self._mesh = next(iter(shardings.values()))
+    self._rows = {
+      site: PartitionSpec() if where is None else where.spec
+      for site, where in shardings.items()
+    }
+    kept = {s: buffer_sharding(where) for s, where in shardings.items()}
+    self._buffers = {
+      site: PartitionSpec() if where is None else where.spec
+      for site, where in kept.items()
+    }
+
+  @functools.cached_property
+  def scatter(self) -> Callable[[Arrays, Arrays, Any], Arrays]:
+    """Puts rows into slots, in place.
+
+    The buffers given are used up. Takes values [parts * rows, width] and slots
+    [parts, rows], those past the last one for rows that are dropped.
+    """
+    return jax.jit(
+      self._by_shard(
+        _scatter, (self._buffers, self._rows, _PARTS), self._buffers
+      ),
+      donate_argnums=0,
+    )
+
+  @functools.cached_property
+  def gather(self) -> Callable[[Arrays, Any], Arrays]:
+    """Rows [parts * rows, width] of slots [parts, rows]."""
+    return jax.jit(self._by_shard(_gather, (self._buffers, _PARTS), self._rows))
+
+  @functools.cached_property
+  def gather_anywhere(self) -> Callable[[Arrays, Any], Arrays]:
+    """Rows [rows, width] of places [rows] in the parts laid end to end."""
+    if self._mesh is None:
+      return jax.jit(_gather_anywhere)
+    mesh = self._mesh.mesh
+    where = {s: NamedSharding(mesh, spec) for s, spec in self._rows.items()}
+    return jax.jit(_gather_anywhere, out_shardings=where)
+
+  def place(self, slots: Any) -> jax.Array:
+    """Slots [parts, rows] on the devices of their parts."""
+    if self._mesh is None:
+      return jnp.asarray(slots)
+    return jax.device_put(slots, NamedSharding(self._mesh.mesh, _PARTS))
+
+  def _by_shard(self, function: Any, given: Any, gives: Any) -> Any:
+    """`function` on every shard's own rows."""
+    if self._mesh is None:
+      return function
+    mesh = self._mesh.mesh
+    return jax.shard_map(function, mesh=mesh, in_specs=given, out_specs=gives)
+
+
+_PARTS = PartitionSpec(DATA)
+
+
+def _scatter(buffers: Arrays, values: Arrays, slots: jax.Array) -> Arrays:
+  def put(buffer: jax.Array, at: jax.Array, rows: jax.Array) -> jax.Array:
+    return buffer.at[at].set(rows, mode="drop", unique_indices=True)
+
+  found: Arrays = {}
+  for site, buffer in buffers.items():
+    rows = values[site].reshape(*slots.shape, buffer.shape[-1])
+    found[site] = jax.vmap(put)(buffer, slots, rows)
+  return found
+
+
+def _gather(buffers: Arrays, slots: jax.Array) -> Arrays:
+  def get(buffer: jax.Array, at: jax.Array) -> jax.Array:
+    return buffer.at[at].get(mode="promise_in_bounds", unique_indices=True)
+
+  found = {s: jax.vmap(get)(b, slots) for s, b in buffers.items()}
+  return {s: rows.reshape(slots.size, -1) for s, rows in found.items()}
+
+
+def _gather_anywhere(buffers: Arrays, places: jax.Array) -> Arrays:
+  # Two indices, for parts laid end to end can be more than int32 counts.
+  size = next(iter(buffers.values())).shape[1]
+  part, slot = places // size, places % size
+  return {s: b[part, slot] for s, b in buffers.items()}
