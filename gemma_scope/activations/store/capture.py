@@ -109,8 +109,9 @@ def capture_to_store(
   Raises:
     StoreError: If the disk refuses; what was committed is safe.
   """
-  if writer.committed.state is not None:
-    pipeline.restore(writer.committed.state)
+  if writer.committed.state is None:
+    writer.commit(pipeline.state())  # where a second try has to begin
+  pipeline.restore(writer.committed.state)
   appender = Appender(writer, commit_seconds, progress)
   finished = False
   try:

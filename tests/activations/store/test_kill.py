@@ -1,0 +1,65 @@
+"""`kill -9` at any moment of a capture; going on loses and doubles nothing."""
+
+import pathlib
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from gemma_scope.activations.store import Store, commits, verify
+from tests.activations.store.synthetic import contents
+from tests.activations.store.tiny_capture import ROWS, capture, make
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+COMMAND = [sys.executable, "-m", "tests.activations.store.tiny_capture"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+  """What an uninterrupted capture gives."""
+  path = tmp_path_factory.mktemp("whole")
+  capture(path, make(), ROWS)
+  return contents(path)
+
+
+def run_until(path: pathlib.Path, rows: int, seconds: float) -> bool:
+  """Captures; kills that `seconds` after `rows` were told. Whether it did."""
+  process = subprocess.Popen(
+    [*COMMAND, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+  )
+  assert process.stdout is not None
+  assert process.stdout.readline() == "starting\n"
+  for line in process.stdout:
+    if int(line) >= rows:
+      time.sleep(seconds)
+      break
+  process.kill()
+  process.communicate()
+  return process.returncode == -9
+
+
+def kill_and_go_on(path: pathlib.Path, moments: int, seed: int) -> int:
+  """Kills a capture at random moments, then lets it end. How many hit."""
+  random = np.random.default_rng(seed)
+  hits = 0
+  for rows in np.sort(random.integers(0, ROWS, moments)):
+    # A batch takes some milliseconds; most of these are spent committing.
+    hits += run_until(path, int(rows), random.uniform(0, 0.02))
+    verify(path)
+    committed = commits.read_commit(path, 0)
+    assert Store.open(path).num_rows == committed.rows
+  assert not run_until(path, 10**9, 0)
+  return hits
+
+
+def test_three_kills(tmp_path, whole):
+  assert kill_and_go_on(tmp_path, 3, seed=1) >= 2
+  assert contents(tmp_path) == whole
+
+
+@pytest.mark.slow
+def test_twenty_kills(tmp_path, whole):
+  assert kill_and_go_on(tmp_path, 20, seed=2) >= 15
+  assert contents(tmp_path) == whole
