@@ -44,8 +44,8 @@ ARMS: Mapping[str, Arm] = {
   "top_k": Arm("top_k"),
   "gated": Arm(
     "gated",
-    weights=(0.06, 0.03, 0.015),
-    tried=(0.2, 0.1, 0.05, 0.025, 0.0125, 0.006),
+    weights=(0.1, 0.06, 0.03),
+    tried=(0.4, 0.2, 0.1, 0.05, 0.025, 0.0125),
   ),
 }
 
@@ -76,7 +76,7 @@ class Settings:
   l0s: tuple[int, ...] = (16, 32, 64)
   seeds: tuple[int, ...] = (0, 1, 2)
   steps: int = 1800
-  tune_steps: int = 400
+  tune_steps: int = 500
   batch_rows: int = 4096
   buffer_rows: int = 1 << 18
   seq_len: int = 1024
@@ -260,8 +260,19 @@ def _choose_weights(
     own = sorted((t[2]["l0"], t[1], t[2]["fvu"]) for t in tries if t[0] == rate)
     log_l0 = np.log([max(t[0], 1e-3) for t in own])
     wanted = np.log(l0s)
-    weights = np.exp(np.interp(wanted, log_l0, np.log([t[1] for t in own])))
+    weights = np.exp(_line(wanted, log_l0, np.log([t[1] for t in own])))
     fvu = np.interp(wanted[len(l0s) // 2], log_l0, [t[2] for t in own])
     found.append((float(fvu), rate, [float(w) for w in weights]))
   _, rate, weights = min(found)
   return {"rate": rate, "weights": weights}
+
+
+def _line(at: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+  """Interpolates; past the ends along the nearest piece, e^2 at most."""
+  inside = np.interp(at, x, y)
+  if len(x) < 2:
+    return inside
+  slopes = np.diff(y) / np.maximum(np.diff(x), 1e-6)
+  past = np.where(at < x[0], (at - x[0]) * slopes[0], 0.0)
+  past = np.where(at > x[-1], (at - x[-1]) * slopes[-1], past)
+  return inside + np.clip(past, -2.0, 2.0)

@@ -5,7 +5,6 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from gemma_scope.activations.shuffle_buffer import ModelRows
 import jax.numpy as jnp
 from jaxtyping import Array
 import numpy as np
@@ -19,6 +18,7 @@ from gemma_scope.activations.corpus.packed_batch import PackedBatch
 from gemma_scope.activations.corpus.pipeline import TokenPipeline
 from gemma_scope.activations.harvest import Harvest
 from gemma_scope.activations.rows import RowSource
+from gemma_scope.activations.shuffle_buffer import ModelRows
 from gemma_scope.sites import Site
 
 HELD_OUT = 20
