@@ -64,6 +64,11 @@ VERBS: Mapping[str, Verb] = {
     "Sparse dictionaries, trained on a text or a store of activations.",
     'gemma-scope train --data text.jsonl --sites "resid_post[9]" --out run',
   ),
+  "eval": Verb(
+    "gemma_scope.cli.eval",
+    "How good are dictionaries? L0, FVU, delta loss on held-out text.",
+    "gemma-scope eval runs/first/resid_post_9_l0_32 --data held_out.jsonl",
+  ),
   "plan": Verb(
     "gemma_scope.cli.plan",
     "Does it fit a machine? Memory, FLOPs and time, without the machine.",

@@ -6,6 +6,7 @@ two dictionaries is taken row by row, so it is known better than either.
 
 from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
+import html
 import math
 from typing import Any
 
@@ -206,6 +207,10 @@ class Evaluation(Mapping[str, Evaluated]):
       "bootstrap intervals over rows."
     )
 
+  def to_html(self) -> str:
+    """All tables and heat maps as one self-contained page."""
+    return page_html("Dictionaries on held-out text", self._repr_html_())
+
   def _repr_html_(self) -> str:
     head, rows = self.table()
     parts = [table_html(head, rows, title="Dictionaries on held-out text")]
@@ -241,6 +246,17 @@ class Evaluation(Mapping[str, Evaluated]):
       "nearest": "Share of latents by cosine to the nearest other",
     }[name]
     return matrix_html(np.stack(shares), list(having), labels, title=title)
+
+
+def page_html(title: str, body: str) -> str:
+  """A block of HTML as a page of its own, without scripts or network."""
+  return (
+    '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+    '<meta name="viewport" content="width=device-width">'
+    '<meta name="color-scheme" content="light dark">'
+    f"<title>{html.escape(title)}</title></head>"
+    f'<body style="margin:1.5em">{body}</body></html>\n'
+  )
 
 
 def _shown(ratio: Ratio | None) -> str:

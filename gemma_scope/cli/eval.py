@@ -1,0 +1,195 @@
+"""`gemma-scope eval DICTIONARY…`: how good are these dictionaries?
+
+Reads options, calls `evals.dictionaries.evaluate`, writes what it returns. It
+computes nothing itself.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+import pathlib
+from typing import Annotated, Any
+
+import rich.table
+import tyro
+
+from gemma_scope.cli import compiled, consoles, progress, reports
+from gemma_scope.cli.explain import DEFAULT_MODEL
+from gemma_scope.cli.reports import text_option
+from gemma_scope.errors import ConfigError
+
+# The parser joins a line that starts with a letter to the one before it.
+HELP = """\
+How good are these dictionaries? L0, FVU, delta loss and more on held-out text.
+  Every dictionary sees the same tokens in one pass of the model. Numbers come
+  with 95 % bootstrap intervals over rows of text; go by the difference of two
+  dictionaries in the JSON, not by whether their intervals overlap.
+
+Examples:
+  gemma-scope eval --data held_out.jsonl \\
+    gemma-scope-2-270m-pt/resid_post/layer_12_width_16k_l0_medium
+  gemma-scope eval runs/first/resid_post_9_l0_32 runs/other --data text.txt \\
+    --tokens 100000 --loss-tokens 10000 --json eval.json
+  gemma-scope eval runs/first/* --data held_out.jsonl --no-losses
+
+Notes:
+  A loss is one forward pass and all logits, for every dictionary: on a CPU
+  that is most of the time. Use text that the dictionaries were not trained on.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """The options of `eval`, as typed."""
+
+  dictionaries: Annotated[
+    tyro.conf.Positional[tuple[str, ...]], text_option("DICTIONARY")
+  ] = ()
+  """Published names, or folders."""
+
+  data: Annotated[str | None, text_option("FILE,…")] = None
+  """Held-out text: JSON lines, text, Parquet or token files, or folders."""
+
+  tokens: Annotated[int, tyro.conf.arg(metavar="N")] = 20_000
+  """How many tokens to use."""
+
+  loss_tokens: Annotated[int, tyro.conf.arg(metavar="N")] = 2_000
+  """Of these for losses."""
+
+  no_losses: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+  """Leave delta loss out."""
+
+  model: Annotated[str, tyro.conf.arg(metavar="NAME_OR_PATH")] = DEFAULT_MODEL
+  """A published checkpoint, or a GGUF, safetensors or Orbax one on disk."""
+
+  out: Annotated[str, tyro.conf.arg(metavar="FILE")] = "gemma-scope-eval.html"
+  """Where the report goes; an older one there is replaced."""
+
+  json: Annotated[str | None, text_option("FILE")] = None
+  """Write the numbers as JSON too; - prints them instead of the summary."""
+
+  open: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+  """Open the report in the browser."""
+
+  dtype: Annotated[str, tyro.conf.arg(metavar="DTYPE")] = "float32"
+  """Of the model: float32 or bfloat16."""
+
+  seq_len: Annotated[int, tyro.conf.arg(metavar="N")] = 512
+  """Tokens of a packed row of text."""
+
+  batch: Annotated[int, tyro.conf.arg(metavar="ROWS")] = 4
+  """Rows of one forward pass."""
+
+  seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+  """Of the order of the documents."""
+
+
+def main(argv: Sequence[str]) -> None:
+  """Runs `gemma-scope eval` with the arguments after the verb."""
+  run(
+    tyro.cli(
+      Options,
+      args=argv,
+      prog="gemma-scope eval",
+      description=HELP,
+      config=(tyro.conf.FlagCreatePairsOff,),
+    )
+  )
+
+
+def run(options: Options) -> None:
+  """Evaluates and writes the results.
+
+  Raises:
+    GemmaScopeError: If an option, a dictionary, the text or the checkpoint
+      cannot be used.
+  """
+  if not options.dictionaries:
+    raise ConfigError(
+      "There is no dictionary to evaluate.",
+      received="nothing",
+      instead="gemma-scope eval FOLDER --data held_out.jsonl",
+    )
+  if options.data is None:
+    raise ConfigError(
+      "There is no text to evaluate on.",
+      received="no --data",
+      instead="--data held_out.jsonl, with text that was not trained on",
+    )
+  page, data = reports.destinations(options.out, options.json)
+  with progress.stages(consoles.messages()) as tell:
+    found = _evaluate(options, tell)
+    tell("Writing the report")
+    reports.write(found, page, data)
+  render = functools.partial(_render, found, page)
+  reports.show(found, page, render, as_json=options.json == "-")
+  if options.open:
+    reports.open_page(page)
+
+
+def _evaluate(options: Options, tell: progress.Report):
+  """Loads everything and evaluates; here is where JAX is first needed."""
+  tell("Opening the text")
+  import gemma_scope as gs
+  from gemma_scope.activations.corpus.corpus import Corpus
+  from gemma_scope.activations.corpus.options import PackingOptions
+  from gemma_scope.activations.corpus.pipeline import TokenPipeline
+  from gemma_scope.evals import dictionaries as evals
+
+  assert options.data is not None
+  compiled.keep_compiled_programs()
+  corpus = Corpus.open([p.strip() for p in options.data.split(",")])
+  named = _load(options.dictionaries, tell)
+  tell(f"Loading {options.model}")
+  lm = gs.load(options.model, dtype=options.dtype, progress=tell)
+  packing = PackingOptions(
+    seq_len=options.seq_len, batch_size=options.batch, seed=options.seed
+  )
+  losses = evals.DeltaLoss(most_tokens=options.loss_tokens)
+  metrics = [
+    losses if isinstance(m, evals.DeltaLoss) else m
+    for m in evals.METRICS
+    if not (options.no_losses and isinstance(m, evals.DeltaLoss))
+  ]
+  tell("Compiling")
+  return evals.evaluate(
+    lm,
+    named,
+    TokenPipeline(corpus, lm.tokenizer, packing),
+    metrics=metrics,
+    tokens=options.tokens,
+    progress=tell,
+  )
+
+
+def _load(names: Sequence[str], tell: progress.Report) -> dict[str, Any]:
+  """Dictionaries by name; a set of transcoders has one for each layer."""
+  import gemma_scope as gs
+
+  found: dict[str, Any] = {}
+  for name in names:
+    tell(f"Loading {name}")
+    opened = gs.dictionaries.load(name)
+    if isinstance(opened, tuple):
+      for one in opened:
+        found[f"{name} {one.sites_in[0]}"] = one
+    else:
+      found[name] = opened
+  return found
+
+
+def _render(found, page: pathlib.Path) -> None:
+  """Prints the numbers of every dictionary, and where the report is."""
+  console = consoles.results()
+  head, rows = found.table()
+  for row in rows:
+    table = rich.table.Table(title=row[0], title_justify="left", box=None)
+    table.add_column("", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    table.show_header = False
+    for name, cell in zip(head[1:], row[1:]):
+      table.add_row(name, cell)
+    console.print(table)
+    console.print()
+  console.print(found.note, markup=False)
+  console.print(f"Report: {page}", markup=False, soft_wrap=True)
