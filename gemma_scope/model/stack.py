@@ -12,7 +12,7 @@ values of layers behind it, the pass is rehearsed: run once without what those
 sites write, to find the values out, and then run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 from typing import Any
 
@@ -190,27 +190,37 @@ class Stack(pz.nn.Layer):
   def _scan(
     self, run: schedule.Run, x: pz.nx.NamedArray, call: "_Call"
   ) -> tuple[pz.nx.NamedArray, Taps]:
-    """Runs the periods of `run` in one scan."""
+    """Runs the periods of `run` in one scan.
+
+    A run of all periods scans over the weights: a derivative keeps what is
+    cut out of them by index, which are the weights once more. Some of the
+    periods are cut out by index, for a scan over them would copy them.
+    """
     size = len(self.period)
     spans = [run.layers(k, size) for k in range(size)]
     stacked = [call.stacked_inputs(span) for span in spans]
     blocks = [acting_on(b, s[0]) for b, s in zip(self.period, spans)]
+    whole = run.count == self.num_periods
+    weights = [layer_weights(block) if whole else [] for block in blocks]
 
     def body(
-      carry: pz.nx.NamedArray, step: tuple[jax.Array, Any]
+      carry: pz.nx.NamedArray, step: tuple[jax.Array, Any, Any]
     ) -> tuple[pz.nx.NamedArray, Any]:
-      index, inputs = step
+      index, inputs, slices = step
       outputs = []
       for k, block in enumerate(blocks):
         layer = index * size + k
-        block = take_layer(block, index)
+        if whole:
+          block = put_weights(block, slices[k])
+        else:
+          block = take_layer(block, index)
         carry, seen, _ = call.run(block, carry, layer, inputs[k], {})
         outputs.append(seen)
       return carry, outputs
 
     indices = jnp.arange(run.first, run.first + run.count)
-    x, outputs = jax.lax.scan(body, x, (indices, stacked))
-    return x, _unstack(outputs, spans)
+    x, outputs = jax.lax.scan(body, x, (indices, stacked, weights))
+    return x, unstack(outputs, spans)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -309,16 +319,31 @@ def active_sites(layer: pz.nn.Layer) -> list[ActiveSite | ActiveLayer]:
 
 def take_layer(block: Block, index: int | jax.Array) -> Block:
   """Cuts one layer out of a block with stacked weights."""
+  return put_weights(block, [_take(a, index) for a in layer_weights(block)])
 
-  def cut(leaf: Any) -> Any:
-    if not isinstance(leaf, pz.nx.NamedArray):
-      return leaf
-    names = tuple(leaf.named_axes)
-    if names[:1] != (axes.LAYER,):
-      return leaf
-    return pz.nx.wrap(_take(leaf.data_array, index), *names[1:])
 
-  return jax.tree.map(cut, block, is_leaf=pz.nx.is_namedarray)
+def layer_weights(block: Block) -> list[jax.Array]:
+  """The arrays of a block that have an axis `layer` in front."""
+  leaves = jax.tree.leaves(block, is_leaf=pz.nx.is_namedarray)
+  return [leaf.data_array for leaf in leaves if _is_stacked(leaf)]
+
+
+def put_weights(block: Block, weights: Sequence[jax.Array]) -> Block:
+  """One layer's arrays in the place of those of `layer_weights`."""
+  given = iter(weights)
+
+  def put(leaf: Any) -> Any:
+    if not _is_stacked(leaf):
+      return leaf
+    return pz.nx.wrap(next(given), *tuple(leaf.named_axes)[1:])
+
+  return jax.tree.map(put, block, is_leaf=pz.nx.is_namedarray)
+
+
+def _is_stacked(leaf: Any) -> bool:
+  if not isinstance(leaf, pz.nx.NamedArray):
+    return False
+  return tuple(leaf.named_axes)[:1] == (axes.LAYER,)
 
 
 def _take(array: jax.Array, index: int | jax.Array) -> jax.Array:
@@ -327,7 +352,7 @@ def _take(array: jax.Array, index: int | jax.Array) -> jax.Array:
   return jax.lax.dynamic_index_in_dim(array, index, keepdims=False)
 
 
-def _unstack(
+def unstack(
   outputs: list[dict[str, pz.nx.NamedArray]], spans: list[range]
 ) -> Taps:
   """Scan outputs to one entry a layer."""

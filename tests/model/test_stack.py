@@ -20,6 +20,7 @@ from gemma_scope.testing.tiny import tiny_config
 LAYERS = 13  # two periods and a layer
 TOKENS = np.random.default_rng(0).integers(4, 512, (2, 12)).astype(np.int32)
 ONES = np.ones_like(TOKENS)
+AXES = ("data", "model")
 STREAM = ("batch", "seq", "embedding")
 
 
@@ -165,3 +166,19 @@ def test_the_residual_stream_may_be_turned(model, expected, site):
   last = Site("resid_post", LAYERS - 1)
   values = run(tap(edit(model, site, turned), [last]))
   assert oracle.relative_errors(values, expected[0])["resid_post"] < 1e-5
+
+
+def test_a_derivative_on_a_mesh_keeps_no_copy_of_the_weights():
+  mesh = jax.sharding.Mesh(np.array(jax.devices()[:1])[:, None], AXES)
+  model = abstract_gemma(tiny_config(num_layers=24), mesh=mesh)
+  ids = jnp.ones((1, 2), jnp.int32)
+
+  def total(embedded, model):
+    placement = gemma.place(model, ids, ids)
+    return gemma.run_layers(model, embedded, placement)[0].data_array.sum()
+
+  embedded = pz.nx.wrap(jnp.ones((1, 2, 32)), *STREAM)
+  lowered = jax.jit(jax.grad(total)).lower(embedded, model)
+  weights = sum(leaf.size * 4 for leaf in jax.tree.leaves(model.stack))
+  stats = lowered.compile().memory_analysis()
+  assert stats.temp_size_in_bytes < weights / 2
