@@ -6,6 +6,7 @@ command goes on with a store that is there, also after a kill.
 
 from collections.abc import Sequence
 import dataclasses
+import pathlib
 import re
 from typing import Annotated, Any
 
@@ -89,6 +90,9 @@ class Options:
   unit: Annotated[str, tyro.conf.arg(metavar="UNIT")] = "file"
   """A document of a plain text file: file, block or line."""
 
+  chunk_documents: Annotated[int | None, _text("N")] = None
+  """Documents packed together; fewer where a host finds nothing to read."""
+
   workers: Annotated[int, tyro.conf.arg(metavar="N")] = 0
   """Processes that tokenise; 0 leaves it to a thread."""
 
@@ -150,7 +154,9 @@ def run(options: Options) -> None:
     report("Reading the text")
     from gemma_scope.activations import distributed
     from gemma_scope.activations.corpus.corpus import Corpus
+    from gemma_scope.activations.store import opening
 
+    opening.check_folder(pathlib.Path(options.out or ""))
     corpus = Corpus.open(options.data, key=options.text_key, unit=options.unit)
     compiled.keep_compiled_programs()
     if options.distributed or options.coordinator:
@@ -257,6 +263,8 @@ def _capture(options: Options, lm: Any, corpus: Any, host: Any) -> None:
   )
   if options.chat:
     packing = dataclasses.replace(packing, prefix=CHAT_PREFIX)
+  if (size := options.chunk_documents) is not None:
+    packing = dataclasses.replace(packing, chunk_documents=size)
   pipeline = TokenPipeline(
     corpus,
     lm.tokenizer,

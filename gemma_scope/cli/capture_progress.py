@@ -53,7 +53,7 @@ class Work:
     whole = rows / max(self.done(rows), 1e-9)
     if rows <= self.before:
       return ""
-    left = int((whole - rows) / (rows - self.before) * seconds)
+    left = round((whole - rows) / (rows - self.before) * seconds)
     minutes, second = divmod(max(left, 0), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d} left"

@@ -15,22 +15,43 @@ _IDENTITY = ("model", "source", "sha256", "config", "seed")
 _BEFORE_THE_MANIFEST = (".lock", ".tmp")
 
 
-def make_folder(path: pathlib.Path) -> None:
-  """Makes the folder; one that holds something else is refused.
+def check_folder(path: pathlib.Path) -> None:
+  """Refuses what no store can be made of, or gone on with; makes nothing.
 
   Raises:
-    StoreError: If it holds files and no store.
+    StoreError: If it is a file, or holds files and no store.
   """
-  path.mkdir(parents=True, exist_ok=True)
-  names = [
-    e.name for e in path.iterdir() if e.suffix not in _BEFORE_THE_MANIFEST
-  ]
+  if path.exists() and not path.is_dir():
+    raise errors.StoreError(
+      "A store is a folder; this is a file.",
+      received=str(path),
+      instead="the name of a new folder",
+    )
+  entries = path.iterdir() if path.exists() else ()
+  names = [e.name for e in entries if e.suffix not in _BEFORE_THE_MANIFEST]
   if names and layouts.MANIFEST not in names:
     raise errors.StoreError(
       "The folder holds something that is no activation store.",
       received=f"{path}: {names[0]}" + " …" * (len(names) > 1),
       instead="a new folder, or that of a store to go on with",
     )
+
+
+def make_folder(path: pathlib.Path) -> None:
+  """Makes the folder, if it is not there.
+
+  Raises:
+    StoreError: If it cannot be made, or `check_folder` refuses it.
+  """
+  check_folder(path)
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise errors.StoreError(
+      "The folder of the store cannot be made.",
+      received=f"{path}: {error.strerror}",
+      instead="a folder in one that you may write",
+    ) from error
 
 
 def make_or_check(

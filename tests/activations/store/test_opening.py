@@ -21,6 +21,16 @@ def test_a_folder_with_something_else(tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_places_for_no_folder(tmp_path):
+  (tmp_path / "file").write_text("")
+  with pytest.raises(StoreError, match="this is a file"):
+    opening.check_folder(tmp_path / "file")
+  with pytest.raises(StoreError, match="cannot be made"):
+    opening.make_folder(tmp_path / "file" / "store")
+  opening.check_folder(tmp_path / "new")
+  assert not (tmp_path / "new").exists()
+
+
 def test_a_folder_of_a_writer_that_was_killed_at_once(tmp_path):
   (tmp_path / "host_0000.lock").write_text("")
   (tmp_path / ".manifest.json.1234.tmp").write_text("")
