@@ -83,11 +83,15 @@ def test_values_are_the_same_without_jit():
   assert_same_bits(lrp.transform(f, lrp.ATTN_LRP)(x), f(x))
 
 
-@pytest.mark.parametrize("rules", TABLES[:3], ids=lambda rules: rules.name)
-def test_values_on_a_mesh_of_eight_are_the_same(rules):
+@pytest.mark.parametrize(
+  ("rules", "dtype"),
+  [*((rules, "float32") for rules in TABLES), (lrp.ATTN_LRP, "bfloat16")],
+  ids=lambda value: getattr(value, "name", value),
+)
+def test_values_on_a_mesh_of_eight_are_the_same(rules, dtype):
   mesh = Mesh(np.array(jax.devices()).reshape(4, 2), ("data", "model"))
-  model = small(jnp.float32, mesh=mesh, scan=False)
-  x = jnp.zeros((*IDS.shape, CONFIG.d_model))
+  model = small(dtype, mesh=mesh, scan=False)
+  x = jnp.zeros((*IDS.shape, CONFIG.d_model), dtype)
   x = jax.device_put(x, activation_sharding(mesh, NAMES, x.shape))
   plain = jax.jit(logits)(model, x)
   assert len(plain.sharding.device_set) == 8

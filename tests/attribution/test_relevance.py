@@ -9,10 +9,14 @@ import gemma_scope as gs
 from gemma_scope import errors
 from gemma_scope.activations.tokens import TokenBatch
 from gemma_scope.attribution import lrp
+from gemma_scope.attribution.evaluate import ask
 from gemma_scope.attribution.many import attribute_many
-from gemma_scope.attribution.objectives import activation, log_prob
-from gemma_scope.attribution.relevance import placed, promise
+from gemma_scope.attribution.objectives import activation, log_prob, logit
+from gemma_scope.attribution.patching.slopes import slopes
+from gemma_scope.attribution.relevance import placed, promise, relevance
 from gemma_scope.sites import resolve
+from gemma_scope.surgery.splice import splice
+from gemma_scope.testing.dictionaries import random_sae
 
 GOLDEN = pathlib.Path(__file__).parent.parent / "goldens" / "lxt.npz"
 SMALL = lrp.LRP_EPSILON.replace("SMALL", {"weights": lrp.Epsilon(1e-9)})
@@ -89,6 +93,32 @@ def test_attn_lrp_does_not_and_says_by_how_much(real_lm):
   assert abs(shares[0] - 1) > 0.05
   np.testing.assert_allclose(shares[-1], 1, rtol=1e-4)
   assert np.isnan(found.residual()).all()
+
+
+@pytest.mark.parametrize("rules", [lrp.ATTN_LRP, lrp.CP_LRP])
+@pytest.mark.parametrize("kind", ["jump_relu", "top_k"])
+def test_latents_of_a_spliced_dictionary_in_the_same_pass(double, kind, rules):
+  """z_k (W_dec[k] . m), m the slope behind: by hand for every latent."""
+  sae = random_sae(kind, layer=0)
+  model = splice(double.lm.model, sae)
+  _, rows, target = ask(double.lm, double.ids, logit(7))
+  sites = resolve(("embed", sae.latents, sae.site.error, "resid_pre[1]"), 2)
+  embed, latents, error, after = sites
+  value, found = relevance(model, rows, target, sites, rules)
+  _, values, slope = slopes(model, rows, target, sites, rules=rules)
+  behind = slope[after].unwrap("batch", "seq", "embedding")
+  z = values[latents].unwrap("batch", "seq", "latents")
+  expected = np.asarray(z * (behind @ sae.w_dec.unwrap("latents", "output").T))
+  ours = np.asarray(found[latents].unwrap("batch", "seq", "latents"))
+  np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)
+  assert np.count_nonzero(ours) > 10
+  if rules is lrp.CP_LRP:  # latents, error and bias together get the whole
+    bias = float((behind @ sae.b_dec.unwrap("output")).sum())
+    parts = [float(found[s].data_array.sum()) for s in (latents, error)]
+    np.testing.assert_allclose(sum(parts) + bias, value[0], rtol=1e-4)
+    np.testing.assert_allclose(
+      found[embed].data_array.sum(), value[0], rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
