@@ -30,6 +30,9 @@ def place(state: Any, mesh: jax.sharding.Mesh | None) -> Any:
     mesh: With an axis `model`; None for the default device.
   """
 
+  if mesh is not None:  # XLA, not the program, finds how products are shared
+    mesh = jax.sharding.Mesh(mesh.devices, mesh.axis_names)
+
   def put(path: Any, leaf: Any) -> Any:
     if mesh is None:
       where = SingleDeviceSharding(jax.devices()[0])

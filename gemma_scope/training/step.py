@@ -45,7 +45,7 @@ from gemma_scope.training.state import (
 Metrics = tuple[dict[str, Array], ...]  # one a group, arrays [members, …]
 Step = Callable[[TrainState, Rows], tuple[TrainState, Metrics]]
 Setting = tuple[Group, Layout, TrainConfig]
-_THRESHOLD_MEMORY = 0.999
+_THRESHOLD_MEMORY = 0.99
 
 
 def make_step(config: TrainConfig, widths: Mapping[Site, int]) -> Step:
