@@ -16,7 +16,7 @@ import numpy as np
 
 from gemma_scope.errors import TextError
 
-BLOCK = 1 << 24  # bytes read at once
+BLOCK = 1 << 22  # bytes read at once
 LONGEST = 1 << 20  # bytes of one document of a file
 _NEWLINE = 10
 _SPACES = np.isin(np.arange(256), list(b" \t\r\n\v\f"))

@@ -122,3 +122,10 @@ def test_eos_follows_documents_not_pieces():
 def test_no_text_gives_no_rows():
   assert pack([], PackingOptions()).shape == (0, 1024)
   assert pack([np.zeros(0, int)], PackingOptions()).num_counted == 0
+
+
+def test_no_prefix_counts_whatever_it_is():
+  options = PackingOptions(seq_len=10, prefix=(2, 301))
+  found = pack([np.asarray([301, 302]), np.asarray([303])], options)
+  assert found.ids[0].tolist() == [2, 301, 301, 302, 2, 301, 303, 0, 0, 0]
+  assert found.counted[0].nonzero()[0].tolist() == [2, 3, 6]

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def write(tmp_path, text):
   return path
 
 
-@pytest.fixture(params=[1, 2, 3, 7, 1 << 24])
+@pytest.fixture(params=[1, 2, 3, 7, 1 << 22])
 def block(request, monkeypatch):
   monkeypatch.setattr(spans, "BLOCK", request.param)
 
@@ -92,3 +93,17 @@ def test_unusable_files_are_refused(tmp_path):
     documents[1]
   with pytest.raises(TextError, match=r"unit='page'[\s\S]*unit=\"block\""):
     open_text(path, "page")
+
+
+@pytest.mark.parametrize("unit", ["file", "block", "line"])
+def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch, unit):
+  monkeypatch.setattr(spans, "BLOCK", 1 << 16)
+  path = tmp_path / "long.txt"
+  path.write_bytes((b"A line of text, and more of it. " * 40 + b"\n\n") * 8000)
+  tracemalloc.start()
+  found = open_text(path, unit)
+  assert sum(len(found[i]) for i in range(0, len(found), 50)) > 1e5
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert found.size > 10e6
+  assert peak < 4e6
