@@ -61,6 +61,14 @@ TESTED_IN: dict[str, str] = {
   "dictionaries/own_format.py": "dictionaries/test_round_trips.py",
   "dictionaries/saelens_writer.py": "dictionaries/test_round_trips.py",
   "dictionaries/gemma_scope_2_about.py": "dictionaries/test_gemma_scope_2.py",
+  "evals/dictionaries/cosine.py": "evals/dictionaries/test_metrics.py",
+  "evals/dictionaries/decoder_cosines.py": "evals/dictionaries/test_metrics.py",
+  "evals/dictionaries/delta_loss.py": "evals/dictionaries/test_metrics.py",
+  "evals/dictionaries/density.py": "evals/dictionaries/test_metrics.py",
+  "evals/dictionaries/fvu.py": "evals/dictionaries/test_metrics.py",
+  "evals/dictionaries/l0.py": "evals/dictionaries/test_metrics.py",
+  "evals/dictionaries/prefix_curve.py": "evals/dictionaries/test_metrics.py",
+  "evals/dictionaries/protocol.py": "evals/dictionaries/test_metrics.py",
 }
 # No behaviour of their own: tables and values that other tests read.
 WITHOUT_TESTS = ("weights/checkpoint.py",)
