@@ -27,6 +27,12 @@ def test_a_flat_array_is_cut_before_every_bos(tmp_path, dtype):
   check(found)
   assert isinstance(found._ids, np.memmap)
   assert found.num_tokens == len(FLAT)
+
+
+def test_a_map_is_not_sent_along(tmp_path):
+  np.save(tmp_path / "ids.npy", np.tile(FLAT, 1000))
+  found = TokenDocuments(tmp_path / "ids.npy", [9000])
+  assert len(found[0]) == 9000
   assert len(pickle.dumps(found)) < 1000
 
 
