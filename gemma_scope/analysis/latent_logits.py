@@ -23,6 +23,7 @@ from gemma_scope.dictionaries.protocol import Dictionary
 from gemma_scope.errors import SiteError
 from gemma_scope.model.gemma import Gemma, token_logits
 from gemma_scope.model.language_model import LanguageModel
+from gemma_scope.model.norms import inverse_rms
 from gemma_scope.model.site_layer import without_scopes
 
 ROWS_AT_ONCE = 64  # their logits take 67 MB, see `lens`
@@ -88,6 +89,32 @@ def final_gain(model: Gemma) -> Float[Array, " embedding"]:
   """What the final norm multiplies each direction by, 1 / rms left out."""
   scale = without_scopes(model.final_norm).scale.data_array
   return 1.0 + scale.astype(jnp.float32)
+
+
+def target_direction(
+  model: Gemma,
+  stream: Float[Array, " embedding"],
+  target_id: int,
+  against_id: int | None = None,
+) -> Float[Array, " embedding"]:
+  """Along which a logit, or a difference, reads the last residual stream.
+
+  What a latent adds to it is activation x (decoder row . direction), with the
+  final norm's scale held.
+
+  Args:
+    model: The model.
+    stream: The last residual stream at the predicting token.
+    target_id: The token.
+    against_id: The one it is compared with, if any.
+  """
+  table = model.table.data_array
+  rows = table[target_id].astype(jnp.float32)
+  if against_id is not None:
+    rows = rows - table[against_id].astype(jnp.float32)
+  eps = without_scopes(model.final_norm).eps
+  inverse = inverse_rms(stream.astype(jnp.float32)[None, :], eps)[0]
+  return rows * final_gain(model) * inverse
 
 
 @functools.partial(jax.jit, static_argnames="count")
