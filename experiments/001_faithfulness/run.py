@@ -24,7 +24,8 @@ patching, integrated gradients, AtP* and RelP against full activation patching
 at every layer and position of the residual stream, attention, heads and MLP.
 
 (c) Why: AttnLRP with the patterns of some layers held constant, on the way to
-CP-LRP; sizes of scores beside signed ones.
+CP-LRP; sizes of scores beside signed ones; the way between two writes of the
+MLP of layer 3, the cell that decides most of (b).
 
 Numbers to expect: see RESULTS.md. The published anchor for (b) is GPT-2 small
 on IOI (Rezaei Jafari et al. 2025), Pearson of attribution patching -> RelP:
@@ -40,6 +41,7 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # the experiment's own modules
 
+from cell_part import run_cell  # noqa: E402
 from component_part import run_task  # noqa: E402
 from cost_part import run_costs  # noqa: E402
 import jax  # noqa: E402
@@ -87,6 +89,8 @@ def run(
   for name, n in settings.tasks:
     if name in wanted:
       run_task(lm, name, n, settings, store)
+  if "cell" in wanted:
+    run_cell(lm, settings, store)
   sets = _needed(lm, wanted, settings)
   for name, prompts in sets.items():
     if name in wanted:

@@ -70,9 +70,9 @@ class Settings:
   def parts(self) -> dict[str, tuple[str, ...]]:
     """What can be run by itself -> the parts that it stands for."""
     names = tuple(name for name, _ in self.tasks)
-    single = (*names, *SETS, "randomisation", "why", "costs")
+    single = (*names, *SETS, "randomisation", "why", "cell", "costs")
     return {part: (part,) for part in single} | {
-      "components": names,
+      "components": (*names, "cell"),
       "tokens": (*SETS, "randomisation", "why"),
     }
 

@@ -1,12 +1,13 @@
 """Tables of the results, from the files of the finished parts."""
 
 from collections.abc import Callable, Iterable
-import itertools
 import json
 import pathlib
 from typing import Any
 
 import numpy as np
+from plain_tables import load, table
+from why_tables import cell_tables, cost_tables, why_tables
 
 from gemma_scope.evals import agreement, bootstrap_mean, paired_difference
 from gemma_scope.evals.correlation import correlate
@@ -43,31 +44,21 @@ def sections(out: pathlib.Path) -> list[str]:
     parts += token_tables(folder)
   parts += randomisation_table(out / "randomisation")
   parts += component_tables(out / "components")
+  parts += cell_tables(out / "cell")
   parts += why_tables(out / "why")
   parts += cost_tables(out / "costs")
   return parts
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
-  """A Markdown table."""
-  head = list(head)
-  lines = [head, ["---"] * len(head), *rows]
-  return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in lines)
-
-
-def _load(files: Iterable[pathlib.Path]) -> list[Any]:
-  return [json.loads(f.read_text(encoding="utf-8")) for f in sorted(files)]
-
-
 def token_tables(folder: pathlib.Path) -> list[str]:
   """Faithfulness, source hits and agreement of one set of prompts."""
-  scored = _load(folder.glob("*_scores.json"))
+  scored = load(folder.glob("*_scores.json"))
   parts = [f"## Tokens: {folder.name}"]
   about = folder.parents[1].glob(f"about_{folder.name}.json")
-  parts += [found["note"] + "." for found in _load(about)]
+  parts += [found["note"] + "." for found in load(about)]
   kinds = sorted({f.stem.split("_", 1)[1] for f in folder.glob("*.json")})
   for kind in (k for k in kinds if k != "scores"):
-    chunks = _load(folder.glob(f"*_{kind}.json"))
+    chunks = load(folder.glob(f"*_{kind}.json"))
     parts += [f"### Taken away by: {kind}", *_numbers(chunks)]
   if scored and scored[0]["sources"] is not None:
     parts += ["### Finding the source token", _hits(scored)]
@@ -157,7 +148,7 @@ def randomisation_table(folder: pathlib.Path) -> list[str]:
   """Similarity to the real model's scores as layers are randomised."""
   rows, layers = [], []
   for path in sorted(folder.glob("*.json")):
-    (found,) = _load([path])
+    (found,) = load([path])
     layers = found["layers"]
     for kind, steps in found["numbers"][path.stem].items():
       cells = [
@@ -175,7 +166,7 @@ def component_tables(folder: pathlib.Path) -> list[str]:
   parts: list[str] = []
   about, rows = [], []
   for task in sorted(folder.glob("*")):
-    (info,) = _load([task / "task.json"])
+    (info,) = load([task / "task.json"])
     pairs = _pairs(task)
     about.append(_about(task.name, info, pairs))
     for site in pairs[0][0]["effects"] if pairs else ():
@@ -204,7 +195,7 @@ def _pairs(task: pathlib.Path) -> list[tuple[Any, Any]]:
   for path in sorted(task.glob("*_exact.json")):
     other = path.with_name(path.name.replace("_exact", "_estimates"))
     if other.exists():
-      found.append(tuple(_load([path]) + _load([other])))
+      found.append(tuple(load([path]) + load([other])))
   return found
 
 
@@ -266,51 +257,3 @@ def _cells(
     for exact, found in pairs
     for row, length in zip(pick(exact, found), exact["lengths"], strict=True)
   ]
-
-
-def cost_tables(folder: pathlib.Path) -> list[str]:
-  """What methods cost, on prompts of natural text and on pairs of tasks."""
-  parts: list[str] = []
-  for path in sorted(folder.glob("*.json")):
-    (found,) = _load([path])
-    if path.stem == "tokens":
-      head = ["method", "forward passes", "seconds a prompt"]
-      rows = [
-        [m, f"{c['forwards']:.1f}", f"{c['seconds']:.4f}"]
-        for m, c in found["cost"].items()
-      ]
-      note = f"{found['prompts']} prompts of natural text"
-    else:
-      head = ["patching", "seconds a pair", "runs a pair"]
-      rows = [["exact", f"{found['exact']:.3f}", f"{found['runs']:.0f}"]]
-      rows += [[m, f"{s:.3f}", ""] for m, s in found["estimates"].items()]
-      note = f"{found['pairs']} pairs of {path.stem}"
-    parts.append(f"{note}, {found['device']}, compilation left out:")
-    parts.append(table(head, rows))
-  return ["## Cost", *parts] if parts else []
-
-
-def why_tables(folder: pathlib.Path) -> list[str]:
-  """What the softmax does to relevance, and signs to an order."""
-  parts: list[str] = []
-  for path in sorted(folder.glob("*.json")):
-    (found,) = _load([path])
-    name, kind = path.stem.split("_")
-    if kind == "leaks":
-      totals = np.asarray(found["totals"]) / np.asarray(found["target"])
-      rows = [
-        [i, bootstrap_mean(before), bootstrap_mean(before - after)]
-        for i, (before, after) in enumerate(itertools.pairwise(totals))
-      ]
-      head = ["layer", "in front of it", "made (+) or lost (-) in it"]
-      note = f"Relevance of AttnLRP as a share of the target, {name}"
-    else:
-      values = {k: np.asarray(v) for k, v in found["abpc"].items()}
-      rows = [
-        [k, bootstrap_mean(v), paired_difference(v, values["random"])]
-        for k, v in values.items()
-      ]
-      head = ["scores", "abpc ↑", "- random"]
-      note = f"Area between the curves, {name}, taken away by: {kind}"
-    parts += [f"{note} ({found['device']}):", table(head, rows)]
-  return ["## Why: the softmax, and signs", *parts] if parts else []

@@ -80,6 +80,7 @@ def test_tables(done):
     "| greater_than | z | relp |",
     "| attn_lrp |",
     "| greater_than | 3 of 3 |",
+    "## One cell: the way between two writes",
     "## Why: the softmax, and signs",
     "| held in global layers |",
     "| size of attn_lrp |",
