@@ -59,6 +59,8 @@ def _cosines(
   product = (target * rebuilt).sum(axis=-1)
   cosine = jnp.where(product == 0, 0.0, product / (long * made))
   ratio = jnp.where(long == 0, 0.0, made / long)
-  return tuple(
-    jnp.where(counted[None], v, 0).sum(axis=(0, 2)) for v in (cosine, ratio)
-  )
+
+  def total(values: Float[Array, "sites rows seq"]) -> Float[Array, " rows"]:
+    return jnp.where(counted[None], values, 0).sum(axis=(0, 2))
+
+  return total(cosine), total(ratio)

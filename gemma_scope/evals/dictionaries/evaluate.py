@@ -9,13 +9,14 @@ leaves the device. What a dictionary with BatchTopK does to a token depends on
 the tokens beside it, padding included, so that it is refused.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 from typing import Any
 
 import jax
 import numpy as np
 
+from gemma_scope.activations.corpus.packed_batch import PackedBatch
 from gemma_scope.dictionaries.activations import BatchTopK
 from gemma_scope.dictionaries.fit import check_fits
 from gemma_scope.dictionaries.protocol import Dictionary, Layered
@@ -85,23 +86,17 @@ def evaluate(
   probe = make_probe(lm, tuple(named.values()), any(m.losses for m in metrics))
   tallies = {name: _Tally(d, metrics) for name, d in named.items()}
   centres, seen, kept = None, 0, []
-  for batch in to_batches(lm, batches):
-    size = rows_at_once or _rows_at_once(named, batch.ids.shape)
-    for part in cut_rows(batch, size):
-      if tokens is not None and seen >= tokens:
-        break
-      if not part.counted.any():
-        continue
-      run = Run(probe, part, centres)
-      centres = run.centres
-      for tally in tallies.values():
-        tally.add(run, seen)
-      jax.block_until_ready([t.last for t in tallies.values()])
-      seen += part.num_counted
-      kept.append((part.segment_ids != 0).any(axis=1))
-      if progress is not None:
-        share = None if tokens is None else min(1.0, seen / tokens)
-        progress(f"Evaluating: {seen:,} tokens", share)
+  for part in _parts(named, to_batches(lm, batches), tokens, rows_at_once):
+    run = Run(probe, part, centres)
+    centres = run.centres
+    for tally in tallies.values():
+      tally.add(run, seen)
+    jax.block_until_ready([tally.last for tally in tallies.values()])
+    seen += part.num_counted
+    kept.append((part.segment_ids != 0).any(axis=1))
+    if progress is not None:
+      share = None if tokens is None else min(1.0, seen / tokens)
+      progress(f"Evaluating: {seen:,} tokens", share)
   if not seen:
     raise TextError(
       "There is no token that counts.",
@@ -112,6 +107,24 @@ def evaluate(
   found = {name: tally.finish(there) for name, tally in tallies.items()}
   manifest = _manifest(lm, named, metrics, seen)
   return Evaluation(found, seen, int(there.sum()), manifest)
+
+
+def _parts(
+  named: Mapping[str, Dictionary],
+  batches: Iterable[PackedBatch],
+  tokens: int | None,
+  rows_at_once: int | None,
+) -> Iterator[PackedBatch]:
+  """What is run together, until there are enough tokens."""
+  seen = 0
+  for batch in batches:
+    size = rows_at_once or _rows_at_once(named, batch.shape)
+    for part in cut_rows(batch, size):
+      if part.counted.any():
+        yield part
+        seen += part.num_counted
+      if tokens is not None and seen >= tokens:
+        return
 
 
 class _Tally:
@@ -142,7 +155,7 @@ class _Tally:
         name: value + old[name] if old else value
         for name, value in sums.totals.items()
       }
-      self.last = sums
+      self.last = sums.rows, sums.totals
 
   def finish(self, there: np.ndarray) -> Evaluated:
     """What all metrics say; `there` marks the rows that have text."""
@@ -162,7 +175,9 @@ def _named(given: Given) -> dict[str, Dictionary]:
   if isinstance(given, Mapping):
     found = {str(name): one for name, one in given.items()}
   else:
-    several = [given] if hasattr(given, "encode") else list(given)  # type: ignore[arg-type]
+    several: list[Any] = [given]
+    if isinstance(given, Sequence):
+      several = list(given)
     found = {}
     for one in several:
       name = base = one.about.name or str(one.about)
