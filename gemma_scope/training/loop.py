@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from gemma_scope.activations.rows import RowSource
+from gemma_scope.activations.rows import Rows, RowSource
 from gemma_scope.dictionaries.own_format import dictionary_to_folder, is_own
 from gemma_scope.dictionaries.protocol import Dictionary
 from gemma_scope.errors import ConfigError
@@ -72,7 +72,7 @@ def train(
       `data`, over which rows are.
 
   Raises:
-    ConfigError: The source lacks a site.
+    ConfigError: The source lacks a site, or ends too early.
     CheckpointError: The folder holds a run of another configuration.
     DivergedError: A number became infinite or NaN. The newest checkpoint is
       from before that.
@@ -103,7 +103,7 @@ def _run(
   recorder.begin(start)
   step = make_step(config, widths)
   for done in range(start + 1, config.steps + 1):
-    state, metrics = step(state, next(source))
+    state, metrics = step(state, _next(source, done, config))
     last = done == config.steps
     if done % config.log_every == 0 or last:
       recorder.add(done, metrics)
@@ -112,6 +112,18 @@ def _run(
       checkpoints.save(state, source.state(), widths)
   recorder.close()
   return state
+
+
+def _next(source: RowSource, step: int, config: TrainConfig) -> Rows:
+  try:
+    return next(source)
+  except StopIteration:
+    raise ConfigError(
+      "The rows ended before the run did.",
+      received=f"{step - 1} batches for {config.steps} steps",
+      instead="more text, PackingOptions(epochs=None), or fewer steps in "
+      "another folder",
+    ) from None
 
 
 def _start(

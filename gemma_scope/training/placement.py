@@ -29,7 +29,6 @@ def place(state: Any, mesh: jax.sharding.Mesh | None) -> Any:
     state: A `TrainState` of arrays or of `jax.ShapeDtypeStruct`.
     mesh: With an axis `model`; None for the default device.
   """
-
   if mesh is not None:  # XLA, not the program, finds how products are shared
     mesh = jax.sharding.Mesh(mesh.devices, mesh.axis_names)
 
