@@ -5,6 +5,11 @@
 
 Source: Sundararajan, Taly and Yan 2017, "Axiomatic Attribution for Deep
 Networks", eq. 1. The path is computed in `gradients`.
+
+At embeddings of exactly zero there is no gradient to average: every norm
+multiplies it by eps^-1/2 = 1000, so that it grows a millionfold a layer and
+leaves float32 after six. "trapezoid" from "zero" asks for that point
+and is refused; the other quadratures leave both ends of the path out.
 """
 
 import dataclasses
