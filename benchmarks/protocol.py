@@ -4,6 +4,8 @@ Requests and answers are lines of JSON on standard input and output:
 
     {"do": "setup", "case": "capture_8x128", "arguments": {...}}
         -> {"versions": {...}, "seconds": 3.1}
+    {"do": "warm"}
+        -> {}
     {"do": "run"}
         -> {"seconds": 0.92, "check": 2281.03, "peak_bytes": 1503000000}
 
@@ -32,10 +34,13 @@ class Case:
   Attributes:
     call: The timed function; must not return before the work is done.
     check: Reduces what `call` returned to the number that is compared.
+    warm: Called once before; `call` if nothing shorter compiles and warms up
+      all that it uses.
   """
 
   call: Callable[[], Any]
   check: Callable[[Any], float]
+  warm: Callable[[], Any] | None = None
 
 
 Setup = Callable[[Mapping[str, Any]], Case]
@@ -68,6 +73,9 @@ def serve(cases: Mapping[str, Setup], packages: tuple[str, ...]) -> None:
         case = cases[request["case"]](request["arguments"])
         seconds = time.perf_counter() - start
         _answer(answers, versions=_versions(packages), seconds=seconds)
+      elif request["do"] == "warm":
+        (case.warm or case.call)()
+        _answer(answers)
       else:
         _answer(answers, **_timed(case))
     except Exception:

@@ -66,11 +66,15 @@ class Plan:
 def pairs(row: Measurement, plan: Plan) -> Iterator[tuple[dict, dict]]:
   """Yields what both sides answered, repetition by repetition."""
   if row.fresh:
-    for _ in range(plan.pairs + 1):
-      yield _fresh(row, plan, "ours"), _fresh(row, plan, "peer")
+    for i in range(plan.pairs + 1):
+      both = _fresh(row, plan, "ours"), _fresh(row, plan, "peer")
+      if i > 0:  # the first fills caches
+        yield both
     return
   with plan.worker("ours", row) as ours, plan.worker("peer", row) as peer:
-    for _ in range(plan.pairs + 1):
+    ours.warm()
+    peer.warm()
+    for _ in range(plan.pairs):
       time.sleep(PAUSE)
       left = ours.run() | {"versions": ours.setup["versions"]}
       time.sleep(PAUSE)
@@ -87,8 +91,8 @@ def _fresh(row: Measurement, plan: Plan, side: str) -> dict[str, Any]:
 
 
 def measure(row: Measurement, plan: Plan) -> dict[str, Any]:
-  """Takes one measurement; the first pair warms up and is dropped."""
-  taken = list(pairs(row, plan))[1:]
+  """Takes one measurement."""
+  taken = list(pairs(row, plan))
   result: dict[str, Any] = {"name": row.name, "unit": row.unit}
   for i, side in enumerate(("ours", "peer")):
     answers = [pair[i] for pair in taken]

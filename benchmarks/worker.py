@@ -41,6 +41,10 @@ class Worker:
     self.setup = self._ask(do="setup", case=case, arguments=given)
     self.ready = time.perf_counter() - start
 
+  def warm(self) -> None:
+    """Compiles and warms up, not timed."""
+    self._ask(do="warm")
+
   def run(self) -> dict[str, float]:
     """One timed repetition: seconds, check, peak_bytes."""
     return self._ask(do="run")

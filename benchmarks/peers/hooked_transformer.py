@@ -87,7 +87,7 @@ def _patching(given: Mapping[str, Any]) -> Case:
   def metric(logits):
     return logits[0, -1, yes] - logits[0, -1, no]
 
-  def call():
+  def sweep(cells):
     with torch.inference_mode():
       _, cache = model.run_with_cache(
         clean, names_filter=lambda name: name.endswith(names)
@@ -100,7 +100,11 @@ def _patching(given: Mapping[str, Any]) -> Case:
         for name in names
       ]
 
-  return Case(call, lambda found: sum(float(x.abs().sum()) for x in found))
+  return Case(
+    lambda: sweep(cells),
+    lambda found: sum(float(x.abs().sum()) for x in found),
+    warm=lambda: sweep(cells[:1]),  # there is nothing to compile
+  )
 
 
 CASES = {"capture": _capture, "layer": _layer, "patching": _patching}
