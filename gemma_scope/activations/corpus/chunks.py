@@ -77,6 +77,10 @@ def run(
   # Slices of Grain's data sets must not be empty.
   rest = chunks[start:] if start else chunks
   dataset = rest.map(work).to_iter_dataset(reading)
+  # Results go through pipes: containers have little shared memory, and a
+  # process that uses more than there is dies without a word.
+  through_pipes = grain.experimental.DatasetOptions(min_shm_size=1 << 62)
+  dataset = grain.experimental.WithOptionsIterDataset(dataset, through_pipes)
   if workers:
     if not flags.FLAGS.is_parsed():
       flags.FLAGS.mark_as_parsed()  # Grain reads its own flags there.

@@ -156,6 +156,7 @@ def test_worker_processes_give_the_same_batches(tokenizer):
   expected = list(pipeline(tokenizer))
   source = pipeline(tokenizer, workers=2)
   found = list(itertools.islice(source, 9))
+  assert type(source._rows.ids) is np.ndarray  # nothing in shared memory
   state = source.state()
   source.close()
   source = pipeline(tokenizer, workers=3)
