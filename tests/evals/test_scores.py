@@ -18,6 +18,8 @@ def test_equal_to_each_prompt_alone(tiny, target, groups):
   found = scores.method_scores(tiny.lm, groups, "input_x_gradient")
   for group, rows in zip(groups, found.rows):
     assert rows.shape == group.ids.shape
+    untimed = scores.token_scores(tiny.lm, group, "input_x_gradient")
+    np.testing.assert_array_equal(untimed, rows)
     for row, i in zip(rows, group.index):
       alone = attribute(tiny.lm, PROMPTS[i], target, method="input_x_gradient")
       expected = np.asarray(alone.per_token().data_array)[0]
