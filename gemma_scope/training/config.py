@@ -25,6 +25,7 @@ from gemma_scope.training.options import (
 )
 
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
+SCALES = ("norm", "deviation", "none")
 CENTRES = ("mean", "geometric_median", "zero")
 _TOP_K = ("top_k", "batch_top_k")
 
@@ -151,7 +152,8 @@ class TrainConfig:
   Attributes:
     groups: What is trained.
     steps: Batches of rows to train on.
-    scale: Whether each site is scaled to unit mean squared norm.
+    scale: Each site is scaled to unit mean squared "norm", or to unit mean
+      squared "deviation" from the centre, or "none".
     centre: Where biases start: at the "mean" or "geometric_median" of the
       first rows, or at "zero".
     first_batches: Batches read before training, for scale and centre.
@@ -166,7 +168,7 @@ class TrainConfig:
 
   groups: tuple[Group, ...]
   steps: int
-  scale: bool = True
+  scale: str = "norm"
   centre: str = "mean"
   first_batches: int = 4
   precision: str = "float32"
@@ -178,6 +180,7 @@ class TrainConfig:
 
   def __post_init__(self) -> None:
     one_of("precision", self.precision, PRECISIONS)
+    one_of("scale", self.scale, SCALES)
     one_of("centre", self.centre, CENTRES)
     names = [m.label for g in self.groups for m in g.members]
     if not names or len(set(names)) < len(names):

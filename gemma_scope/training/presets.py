@@ -44,6 +44,7 @@ class Recipe:
     optimiser: Adam and its schedule.
     learning_rate: By default.
     prefixes: Matryoshka prefixes, as shares of the width.
+    scale: Of the inputs, see `TrainConfig`.
   """
 
   activation: str
@@ -52,6 +53,7 @@ class Recipe:
   optimiser: Optimiser = dataclasses.field(default_factory=Optimiser)
   learning_rate: float = 7e-5
   prefixes: tuple[float, ...] = ()
+  scale: str = "deviation"
 
 
 _NONE = Sparsity(penalty="none")
@@ -68,6 +70,7 @@ RECIPES: Mapping[str, Recipe] = {
       frequency_weight=0.01,
     ),
     prefixes=_MATRYOSHKA,
+    scale="norm",
   ),
   "jump_relu": Recipe(
     "jump_relu",
@@ -191,7 +194,7 @@ def preset(
     group_of(recipe, alike, width, sweep or Sweep(), affine_skip)
     for alike in kinds.values()
   )
-  return TrainConfig(groups, steps)
+  return TrainConfig(groups, steps, scale=recipe.scale)
 
 
 def group_of(
@@ -276,7 +279,7 @@ def starter(
     ),
     named(group_of(recipe, streams, widths[1], Sweep((l0[1],))), "resid_post"),
   )
-  return TrainConfig(groups, steps, model=model)
+  return TrainConfig(groups, steps, scale=recipe.scale, model=model)
 
 
 def parse(text: str | Ends, num_layers: int) -> list[Ends]:

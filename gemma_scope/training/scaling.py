@@ -1,10 +1,12 @@
 """Scale and centre of each site, from the first rows.
 
-    scale  = 1 / sqrt(mean over rows of |x|^2)
-    centre = mean of scale * x, or its geometric median
+    centre = mean of x, or its geometric median
+    scale  = 1 / sqrt(mean over rows of |x|^2), or of |x - centre|^2
 
-One scalar a site, so that a vector's mean squared norm is 1 in training; it is
-folded into the weights at the end. The geometric median (the point with the
+One scalar a site, so that a vector's mean squared norm (Gemma Scope 2), or the
+variance that is to be explained, is 1 in training; it is folded into the
+weights at the end. Of the residual stream of Gemma 3 most of the norm is that
+of the mean. The geometric median (the point with the
 least mean distance to the rows, by Weiszfeld's iteration) heeds outliers less.
 """
 
@@ -52,19 +54,20 @@ def _measure(
   site: Site, batches: Sequence[Rows], config: TrainConfig
 ) -> SiteScale:
   x = jnp.concatenate([b[site] for b in batches]).astype(jnp.float32)
-  scale = _scale(x) if config.scale else jnp.float32(1)
   centre = {
     "mean": lambda v: v.mean(axis=0),
     "geometric_median": geometric_median,
     "zero": lambda v: jnp.zeros(v.shape[1:]),
-  }[config.centre]
-  return SiteScale(scale, centre(x * scale))
+  }[config.centre](x)
+  about = {"norm": 0 * centre, "deviation": centre}.get(config.scale)
+  scale = jnp.float32(1) if about is None else _scale(x, about)
+  return SiteScale(scale, centre * scale)
 
 
 @jax.jit
-def _scale(x: Float[Array, "rows d"]) -> Float[Array, ""]:
-  norm = jnp.sqrt(jnp.square(x).sum(axis=1).mean())
-  return 1 / jnp.where(norm > 0, norm, 1)
+def _scale(x: Float[Array, "rows d"], about: Array) -> Float[Array, ""]:
+  squares = jnp.square(x - about[None, :]).sum(axis=1).mean()
+  return jax.lax.rsqrt(jnp.where(squares > 0, squares, 1))
 
 
 @jax.jit

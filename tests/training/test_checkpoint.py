@@ -37,7 +37,10 @@ def whole(tmp_path_factory):
 def start(folder, step, seconds=0.0):
   command = [sys.executable, "-m", "tests.training.killed"]
   command += [str(folder), str(step), str(seconds)]
-  environment = os.environ | {"PYTHONPATH": str(ROOT)}
+  environment = os.environ | {
+    "PYTHONPATH": str(ROOT),
+    "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+  }
   return subprocess.run(
     command, cwd=ROOT, env=environment, capture_output=True, check=False
   )
@@ -116,4 +119,4 @@ def test_what_may_differ():
   config = runs.run()
   freely = runs.replace(config, log_every=1, keep=9, checkpoint_every=2)
   assert fingerprint(config) == fingerprint(freely)
-  assert fingerprint(config) != fingerprint(runs.replace(config, scale=False))
+  assert fingerprint(config) != fingerprint(runs.replace(config, scale="none"))

@@ -24,8 +24,17 @@ def test_unit_mean_squared_norm():
   np.testing.assert_allclose(found.centre, x.mean(0), atol=1e-6)
 
 
+def test_unit_variance():
+  config = runs.run(scale="deviation")
+  found = measure(runs.rows(), config)[config.sites[0]]
+  x = first_rows(config) * float(found.scale)
+  variance = np.square(x - x.mean(0)).sum(1).mean()
+  assert variance == pytest.approx(1, rel=1e-5)
+  np.testing.assert_allclose(found.centre, x.mean(0), atol=1e-6)
+
+
 def test_without_scale_or_centre():
-  config = runs.run(scale=False, centre="zero")
+  config = runs.run(scale="none", centre="zero")
   found = measure(runs.rows(), config)[config.sites[0]]
   assert found.scale == 1
   np.testing.assert_array_equal(found.centre, 0)
