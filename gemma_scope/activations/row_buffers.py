@@ -59,16 +59,12 @@ class Kernels:
     Args:
       shardings: How [rows, width] of each site lies on the mesh.
     """
-    self._mesh = next(iter(shardings.values()))
-    self._rows = {
-      site: PartitionSpec() if where is None else where.spec
-      for site, where in shardings.items()
-    }
+    one = next(iter(shardings.values()))
+    self._parts = one and NamedSharding(one.mesh, PartitionSpec(DATA))
+    # Without a mesh there is nothing to say about where results lie.
+    self._rows = dict(shardings) if one else None
     kept = {s: buffer_sharding(where) for s, where in shardings.items()}
-    self._buffers = {
-      site: PartitionSpec() if where is None else where.spec
-      for site, where in kept.items()
-    }
+    self._buffers = kept if one else None
 
   @functools.cached_property
   def scatter(self) -> Callable[[Arrays, Arrays, Any], Arrays]:
@@ -77,42 +73,27 @@ class Kernels:
     The buffers given are used up. Takes values [parts * rows, width] and slots
     [parts, rows], those past the last one for rows that are dropped.
     """
-    return jax.jit(
-      self._by_shard(
-        _scatter, (self._buffers, self._rows, _PARTS), self._buffers
-      ),
-      donate_argnums=0,
-    )
+    return jax.jit(_scatter, donate_argnums=0, out_shardings=self._buffers)
 
   @functools.cached_property
   def gather(self) -> Callable[[Arrays, Any], Arrays]:
     """Rows [parts * rows, width] of slots [parts, rows]."""
-    return jax.jit(self._by_shard(_gather, (self._buffers, _PARTS), self._rows))
+    return jax.jit(_gather, out_shardings=self._rows)
 
   @functools.cached_property
   def gather_anywhere(self) -> Callable[[Arrays, Any], Arrays]:
     """Rows [rows, width] of places [rows] in the parts laid end to end."""
-    if self._mesh is None:
-      return jax.jit(_gather_anywhere)
-    mesh = self._mesh.mesh
-    where = {s: NamedSharding(mesh, spec) for s, spec in self._rows.items()}
-    return jax.jit(_gather_anywhere, out_shardings=where)
+    return jax.jit(_gather_anywhere, out_shardings=self._rows)
 
   def place(self, slots: Any) -> jax.Array:
     """Slots [parts, rows] on the devices of their parts."""
-    if self._mesh is None:
+    if self._parts is None:
       return jnp.asarray(slots)
-    return jax.device_put(slots, NamedSharding(self._mesh.mesh, _PARTS))
-
-  def _by_shard(self, function: Any, given: Any, gives: Any) -> Any:
-    """`function` on every shard's own rows."""
-    if self._mesh is None:
-      return function
-    mesh = self._mesh.mesh
-    return jax.shard_map(function, mesh=mesh, in_specs=given, out_specs=gives)
+    return jax.device_put(slots, self._parts)
 
 
-_PARTS = PartitionSpec(DATA)
+# The parts are a batch axis of scatters and gathers, so that the compiler leaves
+# every shard its own; the tests look into the compiled programs for messages.
 
 
 def _scatter(buffers: Arrays, values: Arrays, slots: jax.Array) -> Arrays:

@@ -75,10 +75,11 @@ def test_buffers_are_changed_in_place():
   assert all(array.is_deleted() for array in before.values())
 
 
+@pytest.mark.parametrize(("data", "model"), [(4, 2), (2, 4), (8, 1)])
 @pytest.mark.parametrize("name", ["scatter", "gather"])
-def test_shards_keep_their_rows(name):
+def test_shards_keep_their_rows(name, data, model):
   """The compiled programs of a mesh have no collectives."""
-  where = layouts(4, 2)
+  where = layouts(data, model)
   kernels = row_buffers.Kernels(where)
   buffers = row_buffers.empty(WIDTHS, (PARTS, SLOTS), "float32", where)
   values, slots, _ = case()
