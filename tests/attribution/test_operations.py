@@ -315,6 +315,21 @@ def test_what_relevance_does_not_survive_is_refused(name):
     lrp.transform(lambda x: f(x).sum(), lrp.CP_LRP)(X)
 
 
+STRICT = (lrp.ATTN_LRP, lrp.CP_LRP, lrp.LRP_EPSILON, lrp.LRP_GAMMA)
+
+
+@pytest.mark.parametrize("rules", STRICT, ids=lambda rules: rules.name)
+@pytest.mark.parametrize("name", ["sin", "sort", "cummax", "top_k"])
+def test_no_table_of_relevance_is_silent(name, rules):
+  f, what, _, remedy = REFUSED[name]
+  pattern = (
+    f"{re.escape(what)}(.|\n)*under {rules.name}\n(.|\n)*{re.escape(remedy)}"
+  )
+  for inner in (f, lambda x: f(jnp.cumsum(x @ W, axis=-1))):
+    with pytest.raises(lrp.RuleError, match=pattern):
+      lrp.transform(lambda x, g=inner: g(x).sum(), rules)(X)
+
+
 REMEDIES = {
   "sin": "sin",
   "exp": "exp",
