@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+  from gemma_scope import activations as activations
   from gemma_scope import analysis as analysis
   from gemma_scope import attribution as attribution
   from gemma_scope import dictionaries as dictionaries
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PACKAGES = {
+  "activations": "gemma_scope.activations",
   "analysis": "gemma_scope.analysis",
   "attribution": "gemma_scope.attribution",
   "evals": "gemma_scope.evals",
