@@ -27,6 +27,9 @@ from gemma_scope.activations.corpus.spans import open_text
 from gemma_scope.activations.corpus.token_arrays import TokenDocuments
 from gemma_scope.errors import TextError
 
+SAMPLED = 32  # documents
+CHARACTERS = 4  # of a token, roughly
+
 Path = str | os.PathLike[str]
 
 _JSON_LINES = (".jsonl", ".ndjson", ".json")
@@ -111,6 +114,16 @@ class Corpus:
     """Where the documents come from, for manifests."""
     parts = [dict(part.origin) for part in self.parts]
     return {"documents": len(self), "sources": parts}
+
+  @functools.cached_property
+  def mean_tokens(self) -> float:
+    """About how many tokens a document has, from a few evenly spaced ones."""
+    some = np.linspace(0, len(self) - 1, min(SAMPLED, len(self))).astype(int)
+    documents = [self[i] for i in some.tolist()]
+    sizes = [
+      len(d) / CHARACTERS if isinstance(d, str) else len(d) for d in documents
+    ]
+    return sum(sizes) / len(sizes)
 
   @functools.cached_property
   def digest(self) -> str:

@@ -7,10 +7,13 @@ from collections.abc import Mapping
 import dataclasses
 import json
 import os
+import re
 from typing import Any
 
 from gemma_scope.activations.corpus.spans import FileSpans, open_text
 from gemma_scope.errors import TextError
+
+_HALF = re.compile("[\ud800-\udfff]").search
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,7 +54,8 @@ class JsonLines:
         received=f"{self._where(index)} with {keys!s:.200}",
         instead='the name of the text\'s key, such as key="content"',
       )
-    return found
+    # JSON can write halves of characters, which no tokenizer takes.
+    return found.encode(errors="replace").decode() if _HALF(found) else found
 
   def _where(self, index: int) -> str:
     start = self.lines.spans[index][0]

@@ -29,9 +29,10 @@ class PackingOptions:
       fit; the rest of that row is padding.
     control_tokens: Whether "<start_of_turn>" and its like in a text become
       control tokens; by default they stay text. For written-out chats.
-    chunk_documents: How many documents are packed together. The last row of
-      every chunk is padded; rows do not depend on other chunks, so that they
-      are the same on any number of hosts and workers.
+    chunk_documents: How many documents are packed together; by default as many
+      as have about 131,072 tokens. The last row of every chunk is padded; rows
+      do not depend on other chunks, so that they are the same on any number of
+      hosts and workers.
   """
 
   seq_len: int = 1024
@@ -44,13 +45,12 @@ class PackingOptions:
   uncounted: tuple[int, ...] = (PAD, EOS, BOS)
   min_piece: int = 16
   control_tokens: bool = False
-  chunk_documents: int = 512
+  chunk_documents: int | None = None
 
   def __post_init__(self):
-    positive = ("batch_size", "min_piece", "chunk_documents")
-    low = [name for name in positive if getattr(self, name) < 1]
-    if self.epochs is not None and self.epochs < 1:
-      low.append("epochs")
+    positive = ("batch_size", "min_piece", "chunk_documents", "epochs")
+    given = {name: getattr(self, name) for name in positive}
+    low = [name for name, n in given.items() if n is not None and n < 1]
     if not 0 <= self.seed < 2**32:
       low.append("seed")
     if low:

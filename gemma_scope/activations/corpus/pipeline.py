@@ -28,6 +28,8 @@ from gemma_scope.activations.corpus.tokenise import (
 from gemma_scope.errors import ConfigError, TextError
 from gemma_scope.model.tokenizer import Tokenizer
 
+CHUNK_TOKENS = 1 << 17
+
 
 class TokenPipeline:
   """An iterator over batches [batch_size, seq_len] of packed documents.
@@ -41,6 +43,7 @@ class TokenPipeline:
     options: How they are packed.
     host: Which part of the chunks it gives.
     num_hosts: How many parts there are.
+    chunk_documents: How many documents are packed together.
     workers: Worker processes; needs `if __name__ == "__main__":` in a script.
   """
 
@@ -65,10 +68,11 @@ class TokenPipeline:
     self.host, self.num_hosts, self.workers = host, num_hosts, workers
     self._tokenizer = tokenizer
     packing = self.options
+    self.chunk_documents = packing.chunk_documents or _chunk_size(corpus)
     one_epoch, self._numbers = (
       chunks.document_chunks(
         len(corpus),
-        packing.chunk_documents,
+        self.chunk_documents,
         seed=packing.seed if packing.shuffle else None,
         epochs=epochs,
         host=host,
@@ -192,6 +196,7 @@ class TokenPipeline:
   def _describe(self) -> str:
     """A digest of all that the batches depend on."""
     options = dataclasses.asdict(self.options)
+    options["chunk_documents"] = self.chunk_documents
     return digest_of(
       {
         "corpus": self.corpus.digest,
@@ -200,3 +205,9 @@ class TokenPipeline:
         "hosts": [self.host, self.num_hosts],
       }
     )
+
+
+def _chunk_size(corpus: Corpus) -> int:
+  """So many documents that a chunk has about `CHUNK_TOKENS` tokens."""
+  wanted = CHUNK_TOKENS / max(corpus.mean_tokens, 1.0)
+  return max(1, min(round(wanted), len(corpus)))

@@ -2,7 +2,7 @@
 
 An index of byte spans is made in one pass through a file, 16 bytes a document;
 text is read when it is asked for. Files are UTF-8. A file of one document that
-is longer than a megabyte is cut at line ends into documents of about that
+is longer than 256 KB is cut at line ends into documents of about that
 length: they are packed in pieces anyway, and nothing has to hold it all.
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from gemma_scope.errors import TextError
 
 BLOCK = 1 << 22  # bytes read at once
-LONGEST = 1 << 20  # bytes of one document of a file
+LONGEST = 1 << 18  # bytes of one document of a file
 _NEWLINE = 10
 _SPACES = np.isin(np.arange(256), list(b" \t\r\n\v\f"))
 
@@ -134,7 +134,7 @@ def block_spans(path: pathlib.Path) -> Spans:
 
 
 def whole_spans(path: pathlib.Path) -> Spans:
-  """The file, cut at line ends near every megabyte if it is longer."""
+  """The file, cut at line ends near every 256 KB if it is longer."""
   size = path.stat().st_size
   cuts = [0]
   with open(path, "rb") as file:

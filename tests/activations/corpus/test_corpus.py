@@ -66,6 +66,12 @@ def test_documents_in_memory():
   assert plain(Corpus.of(split)) == ["a", "b"]
 
 
+def test_mean_tokens_is_an_estimate():
+  assert Corpus.of(["abcd" * 10, [5] * 30]).mean_tokens == 20
+  many = Corpus.of([[5] * (i % 100) for i in range(5000)])
+  assert 30 < many.mean_tokens < 70
+
+
 def test_the_digest_tells_corpora_apart(folder):
   digests = {
     Corpus.open(folder).digest,

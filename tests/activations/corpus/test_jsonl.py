@@ -27,6 +27,11 @@ def test_texts_come_from_their_key(tmp_path):
   assert found.origin["documents"] == 4
 
 
+def test_halves_of_characters_are_replaced(tmp_path):
+  found = open_jsonl(write(tmp_path, [r'{"text": "a\ud83d b \ud83d\ude00"}']))
+  assert found[0] == "a? b 😀"
+
+
 @pytest.mark.parametrize(
   ("line", "match"),
   [

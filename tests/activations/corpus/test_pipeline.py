@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from gemma_scope import testing
+from gemma_scope.activations.corpus import pipeline as pipeline_lib
 from gemma_scope.activations.corpus.chunks import document_chunks
 from gemma_scope.activations.corpus.corpus import Corpus
 from gemma_scope.activations.corpus.options import PackingOptions
@@ -84,6 +85,19 @@ def test_restored_it_goes_on_with_the_same_batches(tokenizer, taken):
   assert len(found) == len(expected)
   for have, want in zip(found, expected):
     same(have, want)
+
+
+def test_a_chunk_has_about_as_many_tokens(tokenizer, monkeypatch):
+  monkeypatch.setattr(pipeline_lib, "CHUNK_TOKENS", 300)
+  free = PackingOptions(**{**vars(OPTIONS), "chunk_documents": None})
+  source = pipeline(tokenizer, options=free)
+  assert 5 < source.chunk_documents < 20  # of 30 tokens
+  fixed = PackingOptions(**{**vars(free), "chunk_documents": 7})
+  assert pipeline(tokenizer, options=fixed).chunk_documents == 7
+  assert pipeline(tokenizer, ["a"], free).chunk_documents == 1
+  assert pipeline(tokenizer, [[5] * 999], free).chunk_documents == 1
+  with pytest.raises(ConfigError, match="over something else"):
+    pipeline(tokenizer, options=fixed).restore(source.state())
 
 
 def test_endless_epochs_differ_and_cover_everything(tokenizer):
