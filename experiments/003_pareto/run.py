@@ -252,7 +252,9 @@ def main() -> None:
     "--checkpoints", type=pathlib.Path, default=None, help="a folder for them"
   )
   chosen = parser.parse_args()
-  logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+  # A library has set up logging already: without `force` nothing is shown.
+  shown = {"level": logging.INFO, "format": "%(asctime)s %(message)s"}
+  logging.basicConfig(**shown, force=True)
   logging.getLogger("absl").setLevel(logging.WARNING)
   name = "003_pareto_quick" if chosen.quick else "003_pareto"
   out = chosen.out or HERE.parents[1] / "out" / name

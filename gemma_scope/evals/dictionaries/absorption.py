@@ -1,9 +1,9 @@
 """Absorption: does a concept's latent fail where a narrower one takes over?
 
 For each first letter, on single tokens: a logistic probe w of the vector; the
-main latents, which are the ones a sparse probe chooses (another is taken as
-long as that raises F1 by 0.03); then of the held-out tokens with the letter
-that the probe gets right
+main latents, which are those that are most deviations larger in the class
+(another is taken as long as that raises a probe's F1 by 0.03); then of the
+held-out tokens with the letter that the probe gets right
 
     missed    no main latent is active
     absorbed  missed, and one other latent j writes most of the letter:
@@ -33,13 +33,13 @@ from gemma_scope.evals.dictionaries.concepts import (
   Split,
   first_letter,
 )
-from gemma_scope.evals.dictionaries.ratio import Ratio
+from gemma_scope.evals.dictionaries.ratio import Ratio, mean_of
 from gemma_scope.evals.dictionaries.representations import (
   BASELINES,
   Features,
   represent,
 )
-from gemma_scope.evals.dictionaries.sparse_probing import L2, rank
+from gemma_scope.evals.dictionaries.sparse_probing import L2, gaps
 from gemma_scope.model.language_model import LanguageModel
 
 MOST_MAIN = 5
@@ -131,8 +131,8 @@ def absorption(
       np.concatenate([f[i] for f in found.values()]).astype(float)
       for i in (0, 1)
     )
-    missed[one.name] = Ratio(gone, np.ones(len(gone)))
-    absorbed[one.name] = Ratio(taken, np.ones(len(taken)))
+    missed[one.name] = mean_of(gone)
+    absorbed[one.name] = mean_of(taken)
     main[one.name] = {name: f[2] for name, f in found.items()}
     by_class[one.name] = {
       name: float(f[1].mean()) for name, f in found.items() if len(f[1])
@@ -170,8 +170,8 @@ def main_latents(
   fit: Int[np.ndarray, " fitted"],
   held: Int[np.ndarray, " held"],
 ) -> tuple[int, ...]:
-  """The latents of a sparse probe, as long as each raises F1."""
-  order = rank(values[fit], labels[fit])
+  """Latents that are larger in the class, as long as each raises F1."""
+  order = np.argsort(-gaps(values[fit], labels[fit]), kind="stable")
   best, count = -1.0, 0
   for k in range(1, MOST_MAIN + 1):
     x = values[:, order[:k]]

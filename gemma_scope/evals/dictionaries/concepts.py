@@ -96,7 +96,7 @@ class Labelled:
     rows: Token ids of every text, BOS included.
     labels: The class of each text, an index into `classes`.
     classes: What they are called.
-    groups: Texts with the same number are held out together.
+    groups: Texts with the same number, of one class, are held out together.
     pooled: Whether the mean of all tokens but BOS stands for a text; else its
       last token does.
   """
@@ -201,7 +201,7 @@ def language(lm: LanguageModel) -> Labelled:
       enumerate(lists[0]), *lists[1:]
     ):
       sentence = f"{subject} {action} {when}."
-      found.append((sentence[0].upper() + sentence[1:], index, s))
+      found.append((sentence[0].upper() + sentence[1:], index, 100 * index + s))
   return _from_texts(lm, "language", found, LANGUAGES, pooled=True)
 
 
@@ -301,7 +301,8 @@ def _from_texts(
 ) -> Labelled:
   """From (text, label, group)."""
   rows = [tuple(lm.tokenizer.encode(text)) for text, _, _ in found]
-  labels, groups = ([f[i] for f in found] for i in (1, 2))
+  labels = [label for _, label, _ in found]
+  groups = [group for _, _, group in found]
   return _labelled(name, rows, labels, classes, groups, pooled=pooled)
 
 

@@ -88,6 +88,11 @@ class Ratio:
     return _divide(drawn @ self.above, drawn @ self.below)
 
 
+def mean_of(values: np.ndarray) -> Ratio:
+  """The plain mean of one number for each of some units."""
+  return Ratio(values, np.ones(len(values)))
+
+
 def _divide(above: np.ndarray, below: np.ndarray) -> np.ndarray:
   with np.errstate(divide="ignore", invalid="ignore"):
     return np.where(below == 0, np.nan, np.divide(above, below))

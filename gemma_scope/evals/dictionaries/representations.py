@@ -135,18 +135,19 @@ def _batch(
 
 def _one_site(dictionaries: Mapping[str, Dictionary]) -> Site:
   """The site of all, which each of them reads and rebuilds."""
-  sites = {(d.sites_in, d.sites_out) for d in dictionaries.values()}
+  ends = {(d.sites_in, d.sites_out) for d in dictionaries.values()}
+  sites = {site for both in ends for sites in both for site in sites}
   plain = all(isinstance(d, SingleLayer) for d in dictionaries.values())
   taken = set(dictionaries) & set(BASELINES)
-  (ends,) = sites if len(sites) == 1 else [((), (None,))]
-  if not plain or ends[0] != ends[1] or taken or ends[0][0].layer is None:
+  inside = all(site.layer is not None for site in sites)
+  if not plain or len(sites) != 1 or taken or not inside:
     raise ConfigError(
       "Concepts are looked for in SAEs of one site inside a decoder layer.",
       received=", ".join(f"{n}: {d.about}" for n, d in dictionaries.items()),
       instead="one or several SAEs of a site such as resid_post[9], under "
       f"other names than {', '.join(BASELINES)}",
     )
-  return ends[0][0]
+  return sites.pop()
 
 
 def _writes(dictionary: Dictionary) -> np.ndarray:

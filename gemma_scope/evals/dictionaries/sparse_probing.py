@@ -21,11 +21,12 @@ from jaxtyping import Bool, Float, Int
 import numpy as np
 
 from gemma_scope.analysis import probe_fits
-from gemma_scope.bootstrap import Interval, bootstrap_mean, paired_difference
+from gemma_scope.bootstrap import Interval
 from gemma_scope.dictionaries.protocol import Dictionary
 from gemma_scope.display import table_html
 from gemma_scope.errors import ConfigError
 from gemma_scope.evals.dictionaries.concepts import Labelled
+from gemma_scope.evals.dictionaries.ratio import mean_of
 from gemma_scope.evals.dictionaries.representations import represent
 from gemma_scope.model.language_model import LanguageModel
 
@@ -61,12 +62,11 @@ class SparseProbes:
     Raises:
       ConfigError: There is no such probe.
     """
-    return bootstrap_mean(self._of(name, k).astype(float))
+    return mean_of(self._of(name, k)).interval()
 
   def difference(self, a: str, b: str, k: int) -> Interval:
     """Accuracy of `a` minus that of `b`, paired by text."""
-    first, second = (self._of(n, k).astype(float) for n in (a, b))
-    return paired_difference(first, second)
+    return mean_of(self._of(a, k)).minus(mean_of(self._of(b, k)))
 
   def table(self) -> tuple[list[str], list[list[str]]]:
     """Headings and a row for each representation."""
@@ -180,10 +180,19 @@ def rank(
   labels: Bool[np.ndarray, " texts"],
 ) -> Int[np.ndarray, " features"]:
   """Features by how far apart the two means are, in deviations."""
-  gap = np.abs(values[labels].mean(axis=0) - values[~labels].mean(axis=0))
+  return np.argsort(-np.abs(gaps(values, labels)), kind="stable")
+
+
+def gaps(
+  values: Float[np.ndarray, "texts features"],
+  labels: Bool[np.ndarray, " texts"],
+) -> Float[np.ndarray, " features"]:
+  """Mean over the class less mean over the rest, in deviations."""
+  gap = values[labels].mean(axis=0) - values[~labels].mean(axis=0)
   deviation = values.std(axis=0)
-  safe = np.where(deviation > 0, deviation, 1.0)
-  return np.argsort(-np.where(deviation > 0, gap / safe, 0.0), kind="stable")
+  return np.where(
+    deviation > 0, gap / np.where(deviation > 0, deviation, 1.0), 0.0
+  )
 
 
 def _of_class(

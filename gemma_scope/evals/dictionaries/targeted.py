@@ -29,11 +29,11 @@ from jaxtyping import Bool, Float, Int
 import numpy as np
 
 from gemma_scope.analysis import probe_fits
-from gemma_scope.bootstrap import Interval, bootstrap_mean
+from gemma_scope.bootstrap import Interval
 from gemma_scope.dictionaries.protocol import Dictionary
 from gemma_scope.display import table_html
 from gemma_scope.evals.dictionaries.concepts import Crossed, Labelled, Split
-from gemma_scope.evals.dictionaries.ratio import Ratio
+from gemma_scope.evals.dictionaries.ratio import Ratio, mean_of
 from gemma_scope.evals.dictionaries.representations import Features, represent
 from gemma_scope.evals.dictionaries.sparse_probing import L2
 from gemma_scope.model.language_model import LanguageModel
@@ -156,7 +156,7 @@ def _tpp(
         part = 1 / count if c == d else -1 / (count * (count - 1))
         score += part * lost * weights[d]
   # A text's part is what probes lose on it, so that texts can be resampled.
-  return {k: bootstrap_mean(score[held]) for k, score in scores.items()}
+  return {k: mean_of(score[held]).interval() for k, score in scores.items()}
 
 
 def _shift(

@@ -5,7 +5,7 @@ import pytest
 
 from gemma_scope.bootstrap import bootstrap_mean
 from gemma_scope.errors import ConfigError
-from gemma_scope.evals.dictionaries.ratio import RESAMPLES, Ratio
+from gemma_scope.evals.dictionaries.ratio import RESAMPLES, Ratio, mean_of
 
 RNG = np.random.default_rng(0)
 BELOW = RNG.integers(1, 50, 60).astype(float)
@@ -20,7 +20,7 @@ def test_it_is_the_quotient_of_sums():
 
 
 def test_rows_of_equal_weight_have_the_interval_of_a_mean():
-  found = Ratio(ABOVE, np.ones(60)).interval()
+  found = mean_of(ABOVE).interval()
   mean = bootstrap_mean(ABOVE, resamples=RESAMPLES)
   assert (found.low, found.high) == pytest.approx((mean.low, mean.high))
 
