@@ -79,10 +79,10 @@ RECIPES: Mapping[str, Recipe] = {
   ),
   "starter": Recipe(
     "jump_relu",
-    Sparsity(weight=0.03, warmup_steps=500, bandwidth=0.03, threshold=0.03),
+    Sparsity(weight=0.03, warmup_steps=200, bandwidth=0.05, threshold=0.05),
     Revival(dead_after=500_000, aux_k=64, aux_pool=256),
-    Optimiser(warmup_steps=200, decay_steps=1000),
-    learning_rate=1e-3,
+    Optimiser(warmup_steps=100, decay_steps=1000),
+    learning_rate=2e-3,
     prefixes=(1 / 8, 1 / 2),
   ),
   "batch_top_k": Recipe(
@@ -261,6 +261,8 @@ def starter(
     widths: Latents of transcoders and SAEs.
   """
   recipe = _recipe("starter")
+  decay = dataclasses.replace(recipe.optimiser, decay_steps=steps // 2)
+  recipe = dataclasses.replace(recipe, optimiser=decay)
 
   def named(group: Group, folder: str) -> Group:
     members = tuple(
