@@ -109,9 +109,9 @@ QUICK = Settings(
   batch_rows=256,
   buffer_rows=4096,
   seq_len=128,
-  text_rows=8,
+  text_rows=2,
   sample_rows=1024,
-  eval_tokens=1024,
+  eval_tokens=512,
   loss_tokens=256,
   precision="float32",
 )

@@ -86,16 +86,19 @@ def test_a_scanned_stack_is_entered_in_the_middle(tiny_lm, case, layer):
   )
 
 
-def test_predictions_are_between_tokens_that_count(case):
-  batch, run = case.batch, make_run(case, case.dictionaries["sae"])
-  found = np.asarray(run.predicts)
-  for r, row in enumerate(batch.ids):
-    for t in range(len(row)):
+def test_predictions_are_between_tokens_that_count():
+  """Of one document, also where two adjoin without BOS between them."""
+  rng = np.random.default_rng(0)
+  segments = np.sort(rng.integers(0, 4, (5, 12)), axis=1)
+  counted = (segments != 0) & (rng.random((5, 12)) < 0.8)
+  found = np.asarray(runs._predicting(segments, counted))
+  for r, row in enumerate(segments):
+    for t in range(12):
       inside = (
-        t + 1 < len(row)
-        and batch.counted[r, t]
-        and batch.counted[r, t + 1]
-        and batch.segment_ids[r, t] == batch.segment_ids[r, t + 1]
+        t + 1 < 12
+        and counted[r, t]
+        and counted[r, t + 1]
+        and row[t] == row[t + 1]
       )
       assert found[r, t] == inside
 
