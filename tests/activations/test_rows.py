@@ -11,7 +11,7 @@ MEMBERS = ("__next__", "state", "restore", "sites", "batch_rows")
 
 def test_a_source_has_all_that_the_protocol_names():
   assert isinstance(SyntheticRows((Site("resid_post", 3),)), RowSource)
-  assert isinstance(type("Whole", (), dict.fromkeys(MEMBERS))(), RowSource)
+  assert isinstance(type("Whole", (), dict.fromkeys(MEMBERS, 0))(), RowSource)
 
 
 @pytest.mark.parametrize("missing", MEMBERS)
