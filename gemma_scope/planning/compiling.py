@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from gemma_scope.planning.costs import ONE_PIECE, costs_by_periods, costs_of
+from gemma_scope.planning.costs import ONE_PIECE, costs_by_layers, costs_of
 from gemma_scope.planning.flops import matmul_flops
 from gemma_scope.planning.machines import Machine, find_machine
 from gemma_scope.planning.report import Memory, Plan
@@ -61,7 +61,7 @@ def plan_step(step: Step, *, costs: bool = True) -> Plan:
 
   Args:
     step: See `steps`.
-    costs: Whether to find out what a chip does, which takes two more, smaller
+    costs: Whether to find out what a chip does, which takes three more, small
       compilations.
   """
   shape = step.shape
@@ -71,7 +71,7 @@ def plan_step(step: Step, *, costs: bool = True) -> Plan:
     tpu = shape.machine.mesh.devices.flat[0].platform == "tpu"
     options = ONE_PIECE if tpu else {}
     if shape.scan:
-      found = costs_by_periods(step.lower_periods, step.periods, options)
+      found = costs_by_layers(step.lower_few, *step.kinds, options)
     elif compiled is not None:
       found = costs_of(compiled)
   return Plan(

@@ -1,12 +1,13 @@
 """What one chip does in a compiled program: FLOPs, bytes, messages.
 
 XLA counts the body of a loop once, however often it runs. So a step says how
-to make itself for any number of periods of layers, and
+to make itself for few layers, and
 
-    cost(n periods) = cost(0) + n (cost(1) - cost(0))
+    cost(l local, g global) = cost(0, 0) + l (cost(1, 0) - cost(0, 0))
+                                         + g (cost(0, 1) - cost(0, 0))
 
-with both made without overlapping messages and products, which would hide
-products in loops of their own.
+with all three made without overlapping messages and products, which would
+hide products in loops of their own.
 """
 
 from collections.abc import Callable
@@ -40,12 +41,15 @@ class Costs:
       counts them; some of these stay in registers or caches.
     messages: Kind of collective -> how many.
     message_bytes: Kind of collective -> bytes of their results.
+    unread: Whether a compiled program could not be read for messages, so that
+      not all are counted.
   """
 
   flops: float
   bytes_moved: float
   messages: dict[str, float]
   message_bytes: dict[str, float]
+  unread: bool = False
 
   def plus(self, other: "Costs", times: float) -> "Costs":
     """This and a multiple of another."""
@@ -58,6 +62,7 @@ class Costs:
       self.bytes_moved + times * other.bytes_moved,
       join(self.messages, other.messages),
       join(self.message_bytes, other.message_bytes),
+      self.unread or other.unread,
     )
 
 
@@ -67,7 +72,8 @@ def costs_of(compiled: Any) -> Costs:
   found = found[0] if isinstance(found, list) else found
   messages: dict[str, float] = {}
   sizes: dict[str, float] = {}
-  for shape, kind in _MESSAGE.findall(compiled.as_text()):
+  text = _text(compiled)
+  for shape, kind in _MESSAGE.findall(text or ""):
     messages[kind] = messages.get(kind, 0.0) + 1
     sizes[kind] = sizes.get(kind, 0.0) + _bytes(shape)
   return Costs(
@@ -75,28 +81,44 @@ def costs_of(compiled: Any) -> Costs:
     float(found.get("bytes accessed", 0.0)),
     messages,
     sizes,
+    unread=text is None,
   )
 
 
-def costs_by_periods(
-  lower: Callable[[int], Any], periods: int, options: dict[str, str]
+def _text(compiled: Any) -> str | None:
+  """The compiled program; None where JAX cannot read what the compiler made.
+
+  The TPU compiler is a package of its own, and newer than JAX's reader.
+  """
+  try:
+    return compiled.as_text()
+  except jax.errors.JaxRuntimeError:
+    return None
+
+
+def costs_by_layers(
+  lower: Callable[[int, int], Any],
+  local: int,
+  globally: int,
+  options: dict[str, str],
 ) -> Costs:
-  """The costs of a step over many periods of layers.
+  """The costs of a step over many layers.
 
   Args:
-    lower: The lowered step for a number of periods.
-    periods: How many there are.
+    lower: The lowered step for a number of local and of global layers.
+    local: How many local ones there are.
+    globally: How many global ones there are.
     options: Of the compiler.
   """
-  none, one = (_costs_alone(lower(count), options) for count in (0, 1))
-  return none.plus(one.plus(none, -1.0), float(periods))
 
+  def made(*layers: int) -> Costs:
+    return costs_of(lower(*layers).compile(compiler_options=options or None))
 
-def _costs_alone(lowered: Any, options: dict[str, str]) -> Costs:
-  """Costs of a lowered program; nothing, where it returns nothing."""
-  if not jax.tree.leaves(lowered.out_info):
-    return Costs(0.0, 0.0, {}, {})
-  return costs_of(lowered.compile(compiler_options=options or None))
+  none = total = made(0, 0)
+  for count, one in ((local, (1, 0)), (globally, (0, 1))):
+    if count:
+      total = total.plus(made(*one).plus(none, -1.0), float(count))
+  return total
 
 
 def _bytes(shape: str) -> float:

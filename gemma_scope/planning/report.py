@@ -116,6 +116,8 @@ class Plan:
       for kind, size in self.costs.message_bytes.items():
         count = self.costs.messages[kind]
         rows.append((kind, f"{count:.0f} x, {size / 1e6:.1f} MB{once}"))
+      if self.costs.unread:
+        rows.append(("messages", "not all could be read"))
     if self.seconds:
       longest = max(self.seconds, key=lambda k: self.seconds[k])
       rows.append(

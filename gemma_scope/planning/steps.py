@@ -1,7 +1,7 @@
 """The steps that are planned: capture, attribution.
 
-A step knows how to lower itself for any batch and any number of periods of
-layers, from shapes alone: no weights are read and none are made.
+A step knows how to lower itself for any batch, and for few layers, from shapes
+alone: no weights are read and none are made.
 """
 
 from collections.abc import Callable, Iterable
@@ -69,20 +69,22 @@ class Step:
   make: Callable[[GemmaConfig, int], tuple[Any, tuple[Any, ...]]]
 
   @property
-  def periods(self) -> int:
-    """How often the loop over periods of layers runs."""
-    return self.layers // self.config.period if self.shape.scan else 0
+  def kinds(self) -> tuple[int, int]:
+    """How many local and how many global layers it runs."""
+    globally = sum(map(self.config.is_global, range(self.layers)))
+    return self.layers - globally, globally
 
   def lower(self, batch: int | None = None) -> Any:
     """The whole step, lowered."""
     function, arguments = self.make(self.config, batch or self.shape.batch)
     return function.lower(*arguments)
 
-  def lower_periods(self, periods: int) -> Any:
-    """The step with so many periods of layers and the remainder."""
-    rest = self.layers % self.config.period
-    layers = periods * self.config.period + rest
-    config = dataclasses.replace(self.config, num_layers=layers)
+  def lower_few(self, local: int, globally: int) -> Any:
+    """The step with no layer, or one that is local or global."""
+    period = 1 if globally else self.config.period
+    config = dataclasses.replace(
+      self.config, num_layers=local + globally, period=period
+    )
     function, arguments = self.make(config, self.shape.batch)
     return function.lower(*arguments)
 
@@ -108,7 +110,7 @@ def capture_step(
   outer = next((n for n in ("logits", "final_norm") if Site(n) in wanted), "")
 
   def make(config: GemmaConfig, batch: int) -> tuple[Any, tuple[Any, ...]]:
-    here = [s for s in wanted if s.layer is None or s.layer < config.num_layers]
+    here = _there(wanted, config)
     model = stop_after(tap(_model(shape, config), here), here)
     rows = _ids(shape, batch)
     columns = jax.ShapeDtypeStruct((shape.tokens,), jnp.int32)
@@ -141,7 +143,7 @@ def attribute_step(
   wanted = resolve(at, config.num_layers)
 
   def make(config: GemmaConfig, batch: int) -> tuple[Any, tuple[Any, ...]]:
-    here = [s for s in wanted if s.layer is None or s.layer < config.num_layers]
+    here = _there(wanted, config)
     ids = _ids(shape, batch)
     columns: Any = jax.ShapeDtypeStruct((batch,), jnp.int32)
     return _Bound(relevance, {"sites": tuple(here), "rules": rules}), (
@@ -176,6 +178,17 @@ def _model(shape: Shape, config: GemmaConfig) -> Gemma:
     scan=shape.scan,
     mesh=shape.machine.mesh,
   )
+
+
+def _there(sites: tuple[Site, ...], config: GemmaConfig) -> list[Site]:
+  """The sites that a model of fewer layers has, and the end of its last layer.
+
+  Without that the compiler would leave layers out that nobody looks at.
+  """
+  here = [s for s in sites if s.layer is None or s.layer < config.num_layers]
+  last = config.num_layers - 1
+  end = Site("embed") if last < 0 else Site("resid_post", last)
+  return here if len(here) == len(sites) else [*dict.fromkeys((*here, end))]
 
 
 def _ids(shape: Shape, batch: int) -> Any:

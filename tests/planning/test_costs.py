@@ -6,7 +6,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 import pytest
 
-from gemma_scope.planning.costs import Costs, costs_by_periods, costs_of
+from gemma_scope.planning.costs import Costs, costs_by_layers, costs_of
 
 
 def test_products_of_one_program():
@@ -28,21 +28,27 @@ def test_messages_between_chips():
   assert found.message_bytes == {"all-reduce": 8 * 4}
 
 
-def test_loops_count_as_often_as_they_run():
-  w = jnp.ones((5, 32, 32))
+def test_layers_count_as_often_as_there_are_any():
+  """Two kinds of layer, each by itself, against both in one program."""
 
-  def lower(periods):
-    def f(x, w):
-      # XLA counts the body of a loop once.
-      return jax.lax.scan(lambda c, m: (c @ m, None), x @ w[0], w[:periods])[0]
+  def lower(local, globally):
+    def f(x, w, v):
+      for _ in range(local):
+        x = x @ w
+      for _ in range(globally):
+        x = x @ v @ v.T
+      return jnp.tanh(x)
 
-    return jax.jit(f).lower(jnp.ones((8, 32)), w)
+    return jax.jit(f).lower(
+      jnp.ones((8, 32)), jnp.ones((32, 32)), jnp.ones((32, 64))
+    )
 
-  one = 2 * 8 * 32 * 32
-  found = costs_by_periods(lower, 5, {})
-  assert found.flops == pytest.approx(6 * one, rel=0.02)
-  alone = costs_of(lower(5).compile())
-  assert alone.flops < 3 * one
+  found = costs_by_layers(lower, 5, 2, {})
+  whole = costs_of(lower(5, 2).compile())
+  assert found.flops == pytest.approx(whole.flops, rel=0.01)
+  assert found.bytes_moved == pytest.approx(whole.bytes_moved, rel=0.05)
+  alone = costs_by_layers(lower, 5, 0, {})
+  assert alone.flops == pytest.approx(costs_of(lower(5, 0).compile()).flops)
 
 
 def test_sums_of_costs():
@@ -54,3 +60,16 @@ def test_sums_of_costs():
     {"all-reduce": 1, "all-gather": 6},
     {"all-reduce": 10.0, "all-gather": 15.0},
   )
+
+
+def test_a_program_that_cannot_be_read_is_told():
+  class Compiled:
+    def cost_analysis(self):
+      return {"flops": 7.0, "bytes accessed": 3.0}
+
+    def as_text(self):
+      raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure")
+
+  found = costs_of(Compiled())
+  assert (found.flops, found.messages, found.unread) == (7.0, {}, True)
+  assert Costs(1.0, 1.0, {}, {}).plus(found, 2.0).unread

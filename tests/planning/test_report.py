@@ -1,5 +1,7 @@
 """Times from peaks, and what is said where something is not known."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -33,6 +35,9 @@ def test_times_are_amounts_over_rates():
   assert found.efficiency == 0.5
   assert "20.00 ms (messages)" in str(found)
   assert "3 x, 4000.0 MB" in str(found)
+  assert "not all could be read" not in str(found)
+  unread = dataclasses.replace(COSTS, unread=True)
+  assert "not all could be read" in str(make(costs=unread))
 
 
 def test_full_float32_takes_six_products():
