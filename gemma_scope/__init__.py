@@ -40,6 +40,7 @@ _PACKAGES = {
 _FUNCTIONS = (
   "SITES",
   "Capture",
+  "Dashboard",
   "Explanation",
   "GemmaScopeError",
   "Generation",
@@ -59,14 +60,17 @@ _FUNCTIONS = (
   "fit_probe",
   "fit_probes",
   "generate",
+  "latent_examples",
   "load",
   "logit_lens",
+  "measured_dashboard",
   "nll_change",
   "patch",
   "patching_report",
   "plan",
   "predict",
   "save",
+  "stored_dashboard",
 )
 
 

@@ -12,6 +12,9 @@ from gemma_scope.analysis.attention import (
 from gemma_scope.analysis.direct import (
   direct_logit_attribution as direct_logit_attribution,
 )
+from gemma_scope.analysis.latent_examples import (
+  latent_examples as latent_examples,
+)
 from gemma_scope.analysis.lens import logit_lens as logit_lens
 from gemma_scope.analysis.predict import predict as predict
 from gemma_scope.analysis.probes import fit_probe as fit_probe
@@ -29,6 +32,9 @@ from gemma_scope.model.save import save as save
 from gemma_scope.planning.compiling import plan as plan
 from gemma_scope.sites import SITES as SITES
 from gemma_scope.sites import Site as Site
+from gemma_scope.viz.dashboard import Dashboard as Dashboard
+from gemma_scope.viz.dashboard import measured_dashboard as measured_dashboard
+from gemma_scope.viz.dashboard import stored_dashboard as stored_dashboard
 from gemma_scope.viz.explain import explain as explain
 from gemma_scope.viz.explanation import Explanation as Explanation
 from gemma_scope.viz.patching import PatchingReport as PatchingReport

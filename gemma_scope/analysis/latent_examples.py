@@ -39,7 +39,8 @@ class ExampleOptions:
     examples: Windows, strongest first; no two are the same.
     before: Tokens in front of the peak of a window: all it can depend on.
     after: Tokens behind it.
-    logits: Tokens at either end of its effect on the logits.
+    logits: Tokens at either end of its effect on the logits; 0 computes none
+      (it is one row of the unembedding's product for each latent).
     quotable: From a batch to [batch, seq], which tokens may stand in a window
       (a licence may forbid it); all by default. Counts take all in any case.
   """
@@ -51,11 +52,11 @@ class ExampleOptions:
   quotable: Callable[[PackedBatch], np.ndarray] | None = None
 
   def __post_init__(self) -> None:
-    if min(self.examples, self.logits) < 1 or min(self.before, self.after) < 0:
+    if self.examples < 1 or min(self.before, self.after, self.logits) < 0:
       raise ConfigError(
         "An example needs its peak, and a latent an example.",
         received=str(self),
-        instead="examples and logits from 1, before and after from 0",
+        instead="examples from 1; before, after and logits from 0",
       )
 
   @property
@@ -166,9 +167,12 @@ def _table(
   )
   reached = np.asarray(state.at_least).astype(np.int64)
   beyond = np.concatenate([reached[1:], np.zeros_like(reached[:1])])
-  logit_tokens, logit_values = latent_logits(
-    lm, dictionary, count=options.logits
-  )
+  logit_tokens = np.zeros((dictionary.num_latents, 2, 0), np.int32)
+  logit_values = logit_tokens.astype(np.float32)
+  if options.logits:
+    logit_tokens, logit_values = latent_logits(
+      lm, dictionary, count=options.logits
+    )
   return LatentTable(
     tokens=tokens,
     activations=activations,

@@ -9,6 +9,7 @@ Bricken et al. 2023, "Towards Monosemanticity" (of latents). Effects that go
 through later layers are not counted; those of early latents mostly do.
 """
 
+from collections.abc import Sequence
 import functools
 from typing import Any
 
@@ -31,7 +32,11 @@ COUNT = 8
 
 
 def latent_logits(
-  lm: LanguageModel, dictionary: Dictionary, *, count: int = COUNT
+  lm: LanguageModel,
+  dictionary: Dictionary,
+  *,
+  count: int = COUNT,
+  indices: Sequence[int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """The tokens that each latent favours and disfavours most.
 
@@ -40,6 +45,7 @@ def latent_logits(
     dictionary: One that writes into the residual stream; of several layers the
       last one's rows are read.
     count: How many tokens at either end.
+    indices: Which latents; all by default.
 
   Returns:
     Token ids [latents, 2, count] int32 and their logits, float32, by unit of
@@ -49,6 +55,8 @@ def latent_logits(
     SiteError: Its rows are no vectors of the residual stream.
   """
   rows = decoder_rows(dictionary)
+  if indices is not None:
+    rows = rows[np.asarray(indices)]
   latents = len(rows)
   padded = jnp.pad(rows, ((0, -latents % ROWS_AT_ONCE), (0, 0)))
   parts = [

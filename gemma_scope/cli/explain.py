@@ -14,7 +14,7 @@ import tyro
 
 from gemma_scope.cli import compiled, consoles, progress, prompts, reports
 from gemma_scope.cli.reports import text_option
-from gemma_scope.errors import ConfigError
+from gemma_scope.errors import ConfigError, TextError
 from gemma_scope.weights import catalog
 
 # The one checkpoint that a Python package brings: no account, no hub.
@@ -69,7 +69,9 @@ class Options:
   against: Annotated[str | None, text_option("TOKEN")] = None
   """Explain by how much the target's logit exceeds this token's."""
 
-  chat: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+  chat: Annotated[
+    bool, tyro.conf.arg(help_behavior_hint=""), tyro.conf.FlagCreatePairsOff
+  ] = False
   """Wrap the prompt as a user's turn, for instruction-tuned models."""
 
   system: Annotated[str | None, text_option("TEXT")] = None
@@ -81,6 +83,10 @@ class Options:
   lrp_gamma, saliency, smoothgrad, expected_gradients, deeplift, occlusion,
   leave_one_out."""
 
+  features: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = True
+  """Show the latents of the starter suite of sparse dictionaries, where it is
+  of the model."""
+
   out: Annotated[str, tyro.conf.arg(metavar="FILE")] = (
     "gemma-scope-explain.html"
   )
@@ -89,7 +95,9 @@ class Options:
   json: Annotated[str | None, text_option("FILE")] = None
   """Write the numbers as JSON too; - prints them instead of the summary."""
 
-  open: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+  open: Annotated[
+    bool, tyro.conf.arg(help_behavior_hint=""), tyro.conf.FlagCreatePairsOff
+  ] = False
   """Open the report in the browser."""
 
   dtype: Annotated[str, tyro.conf.arg(metavar="DTYPE")] = "float32"
@@ -107,7 +115,6 @@ def main(argv: Sequence[str]) -> None:
       args=argv,
       prog="gemma-scope explain",
       description=HELP,
-      config=(tyro.conf.FlagCreatePairsOff,),
     )
   )
 
@@ -138,6 +145,7 @@ def _explain(
   report: progress.Report,
 ):
   """Loads the model and explains; here is where JAX is first needed."""
+  chat = _chat(options)
   report(f"Loading {options.model}")
   import gemma_scope as gs
 
@@ -149,11 +157,28 @@ def _explain(
     text,
     target=options.target,
     against=options.against,
-    chat=options.chat,
-    system=options.system,
+    chat=chat,
     methods=methods,
+    features=options.features,
     progress=report,
   )
+
+
+def _chat(options: Options) -> bool | str:
+  """Whether to wrap the prompt as a turn, and with which system text.
+
+  Raises:
+    TextError: If there is a system text without --chat.
+  """
+  if options.system is None:
+    return options.chat
+  if not options.chat:
+    raise TextError(
+      "A system text belongs to a chat turn.",
+      received=f"system={options.system!r} without chat",
+      instead="--chat with an instruction-tuned model",
+    )
+  return options.system
 
 
 def _split_methods(names: str | None) -> tuple[str, ...] | None:

@@ -69,6 +69,11 @@ VERBS: Mapping[str, Verb] = {
     "How good are dictionaries? L0, FVU, delta loss on held-out text.",
     "gemma-scope eval runs/first/resid_post_9_l0_32 --data held_out.jsonl",
   ),
+  "dashboard": Verb(
+    "gemma_scope.cli.dashboard",
+    "What is this latent of a sparse dictionary? Its texts, on one page.",
+    'gemma-scope dashboard --site "resid_post[12]" --latent 17',
+  ),
   "plan": Verb(
     "gemma_scope.cli.plan",
     "Does it fit a machine? Memory, FLOPs and time, without the machine.",

@@ -31,7 +31,8 @@ from gemma_scope.dictionaries.arrays import place
 from gemma_scope.dictionaries.latent_packing import unpack_table
 from gemma_scope.dictionaries.latent_table import LatentTable
 from gemma_scope.display import table_html
-from gemma_scope.errors import CheckpointError, ConfigError
+from gemma_scope.errors import CheckpointError, ConfigError, SiteError
+from gemma_scope.sites import Site
 
 NAME = "starter"
 PATH = pathlib.Path(__file__).parent / NAME / "suite.zip"
@@ -46,14 +47,40 @@ class Suite(Mapping[str, Any]):
   Attributes:
     path: The archive.
     model: Name of the model that they were trained on.
-    names: Names without "starter/", in forward order.
+    sites: Names without "starter/", in the order in which they were packed ->
+      addresses of the sites that the dictionary reads and rebuilds.
     card: Data, recipe, licence and metrics; JSON.
   """
 
   path: pathlib.Path
   model: str
-  names: tuple[str, ...]
+  sites: Mapping[str, tuple[str, ...]]
   card: Mapping[str, Any]
+
+  @property
+  def names(self) -> tuple[str, ...]:
+    """Names without "starter/"."""
+    return tuple(self.sites)
+
+  def at(self, site: Site | str) -> str:
+    """The name of the dictionary that reads or rebuilds a site.
+
+    Args:
+      site: Its address, such as "resid_post[9]".
+
+    Raises:
+      SiteError: There is none.
+    """
+    for name, sites in self.sites.items():
+      if str(site) in sites:
+        return name
+    known = dict.fromkeys(s for sites in self.sites.values() for s in sites)
+    near = difflib.get_close_matches(str(site), known, n=4, cutoff=0.3)
+    raise SiteError(
+      "The starter suite has no dictionary of this site.",
+      received=str(site),
+      instead=" or ".join(near or list(known)[:4]),
+    )
 
   def __getitem__(self, name: str) -> Any:
     """A dictionary on the default device, float32.
@@ -179,9 +206,9 @@ def open_suite(path: str | os.PathLike) -> Suite:
     card = json.loads(_read(path, CARD))
     if index["version"] != VERSION:
       raise ValueError(f"version {index['version']}")
-    names = tuple(index["dictionaries"])
-    return Suite(path, index["model"], names, card)
-  except (ValueError, KeyError, TypeError) as error:
+    sites = {k: tuple(v) for k, v in index["dictionaries"].items()}
+    return Suite(path, index["model"], sites, card)
+  except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise _damaged(path, repr(error)) from error
 
 

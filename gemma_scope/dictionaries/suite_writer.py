@@ -55,7 +55,10 @@ def pack_suite(
   _check(dictionaries, tables)
   model = next(iter(dictionaries.values())).about.model
   index = {"version": VERSION, "model": model, "levels": levels}
-  index["dictionaries"] = list(dictionaries)
+  index["dictionaries"] = {
+    name: list(dict.fromkeys(map(str, (*d.sites_in, *d.sites_out))))
+    for name, d in dictionaries.items()
+  }
   with folders.new_file(path) as file, zipfile.ZipFile(file, "w") as archive:
     _add(archive, INDEX, _to_json(index))
     _add(archive, CARD, _to_json(card))

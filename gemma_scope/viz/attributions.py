@@ -5,7 +5,7 @@ are taken away in their order; for one of them the flow of relevance through
 the layers, which comes from the same backward pass.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent import futures
 import dataclasses
 import time
@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from gemma_scope import axes
 from gemma_scope.activations.tokens import TokenBatch
 from gemma_scope.analysis import explanation as parts
 from gemma_scope.analysis import flow
@@ -35,17 +36,33 @@ class Progress(Protocol):
     """Tells a stage and its fraction done."""
 
 
+@dataclasses.dataclass(frozen=True)
+class PromptAttributions:
+  """What every method said of one prompt.
+
+  Attributes:
+    attributions: One a method.
+    flow: The flow of relevance, if one of them has it.
+    random: The areas of random orders that the methods' areas are to be held
+      against.
+    streams: Site -> [seq, d] relevance of the flow's method at the residual
+      streams that were asked for; empty without a flow.
+  """
+
+  attributions: tuple[parts.TokenAttribution, ...]
+  flow: flow.RelevanceFlow | None
+  random: tuple[float, ...]
+  streams: Mapping[Site, np.ndarray]
+
+
 def attribute_prompt(
   lm: LanguageModel,
   batch: TokenBatch,
   objective: Target,
   methods: Sequence[str],
   tell: Progress,
-) -> tuple[
-  tuple[parts.TokenAttribution, ...],
-  flow.RelevanceFlow | None,
-  tuple[float, ...],
-]:
+  streams: Sequence[Site] = (),
+) -> PromptAttributions:
   """Asks every method about one prompt.
 
   Args:
@@ -54,10 +71,7 @@ def attribute_prompt(
     objective: What is explained.
     methods: Keys of `METHOD_TEXTS`.
     tell: Called with what is being done.
-
-  Returns:
-    One attribution a method, the flow of relevance if one of them has it, and
-    the areas of random orders that the methods' areas are to be held against.
+    streams: Residual streams whose relevance to keep element by element.
   """
   through = next((m for m in FLOW_METHODS if m in methods), None)
 
@@ -75,11 +89,13 @@ def attribute_prompt(
   with futures.ThreadPoolExecutor(max_workers=2) as pool:
     answers = dict(zip(methods, pool.map(ask, methods)))
   made = [_described(*answer) for answer in answers.values()]
-  found = None
+  found, kept = None, {}
   if through is not None:
-    found = flow.flow_of(answers[through][0], METHOD_TEXTS[through].title)
+    answer = answers[through][0]
+    found = flow.flow_of(answer, METHOD_TEXTS[through].title)
+    kept = {site: _rows(answer, site) for site in streams}
   if batch.width > FAITHFUL_TOKENS:
-    return tuple(made), found, ()
+    return PromptAttributions(tuple(made), found, (), kept)
   tell("Taking tokens away")
   judged = prompt_faithfulness(
     lm, batch, objective, {a.method: a.scores for a in made}
@@ -87,7 +103,13 @@ def attribute_prompt(
   scored = tuple(
     dataclasses.replace(a, area=judged.areas[a.method]) for a in made
   )
-  return scored, found, judged.random
+  return PromptAttributions(scored, found, judged.random, kept)
+
+
+def _rows(answer: Attribution, site: Site) -> np.ndarray:
+  """[seq, d] relevance of the first prompt."""
+  value = answer[site].unwrap(axes.BATCH, axes.SEQ, axes.EMBEDDING)
+  return np.asarray(value)[0]
 
 
 def _sites(batch: TokenBatch) -> list[str]:

@@ -3,7 +3,8 @@
 One forward pass fills the predictions, the lens, the components and the
 attention patterns; each attribution method adds its own passes. It computes
 nothing itself: it asks `analysis` and `attribution` and puts the answers
-together.
+together. Where the starter suite is of the model, its latents are read from the
+same passes.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from gemma_scope.analysis import direct, lens
 from gemma_scope.analysis import explanation as parts
 from gemma_scope.analysis.predict import top_tokens
 from gemma_scope.attribution.objectives import Target, logit, logit_difference
+from gemma_scope.dictionaries.suite import Suite, starter_of
 from gemma_scope.errors import ConfigError, TextError
 from gemma_scope.manifest import make_manifest
 from gemma_scope.model.chat import chat_ids
@@ -29,6 +31,12 @@ from gemma_scope.model.language_model import LanguageModel
 from gemma_scope.sites import Site
 from gemma_scope.viz.attributions import Progress, attribute_prompt
 from gemma_scope.viz.explanation import Explanation
+from gemma_scope.viz.features import (
+  SITES,
+  Question,
+  prompt_features,
+  suite_sites,
+)
 from gemma_scope.viz.methods import DEFAULT_METHODS, METHOD_TEXTS
 
 LENS_COLUMNS = 128  # of longer prompts the lens reads the last ones
@@ -42,9 +50,9 @@ def explain(
   *,
   target: str | int | None = None,
   against: str | int | None = None,
-  chat: bool = False,
-  system: str | None = None,
+  chat: bool | str = False,
   methods: Sequence[str] | None = None,
+  features: bool = True,
   progress: Progress | None = None,
 ) -> Explanation:
   """Explains why a model continues a prompt as it does.
@@ -54,9 +62,11 @@ def explain(
     prompt: The text; BOS is added.
     target: The token explained (text or id); by default the most probable.
     against: A token to compare with: explains the difference of logits.
-    chat: Whether to wrap the prompt as a user's turn (-it models).
-    system: A system text for the turn.
+    chat: Whether to wrap the prompt as a user's turn (-it models); a text is
+      the system's, in front of it.
     methods: Attribution methods; by default `DEFAULT_METHODS`.
+    features: Whether to show latents of the starter suite, where it is of this
+      model.
     progress: Called with what is being done.
 
   Returns:
@@ -67,35 +77,56 @@ def explain(
   """
   tell, start = progress or _silent, time.perf_counter()
   chosen = _check_methods(methods)
-  ids = _prompt_ids(lm, prompt, chat, system)
+  ids = _prompt_ids(lm, prompt, chat)
+  suite, note = _suite(lm, features)
   batch = dataclasses.replace(to_tokens(lm, ids), exact=False)
   tell("Running the model")
-  acts = _capture(lm, batch)
+  acts = _capture(lm, batch, () if suite is None else SITES)
   logits = np.asarray(acts["logits"].data_array)[0, -1]
   target_id = _target_id(lm, logits, target)
   against_id = None if against is None else lm.tokenizer.token_id(against)
   objective = _objective(target_id, against_id)
   grid = _lens_grid(lm, acts, target_id, tell)
   components = _components(lm, acts, objective, tell)
-  attributions, flow, random = attribute_prompt(
-    lm, batch, objective, chosen, tell
-  )
+  streams: tuple[Site, ...] = ()
+  if suite is not None:
+    streams = suite_sites(suite, lm.config.num_layers)
+  said = attribute_prompt(lm, batch, objective, chosen, tell, streams)
+  tokens, found = _tokens(lm, ids), None
+  if suite is not None:
+    tell("Reading the latents of the starter suite")
+    title = None if said.flow is None else said.flow.title
+    counted = np.asarray([not token.special for token in tokens])
+    question = Question(counted, target_id, against_id, said.streams, title)
+    found = prompt_features(lm, suite, acts, question)
   config = {"prompt": prompt, "target": target, "against": against}
-  config |= {"chat": chat, "system": system, "methods": chosen}
+  config |= {"chat": chat, "methods": chosen, "features": features}
   return Explanation(
     prompt=prompt,
     model=lm.title,
     target=_target_info(lm, logits, target_id, against_id, len(ids)),
-    tokens=_tokens(lm, ids),
+    tokens=tokens,
     predictions=_predictions(lm, logits),
-    attributions=attributions,
-    random_areas=random,
-    flow=flow,
+    attributions=said.attributions,
+    random_areas=said.random,
+    flow=said.flow,
     lens=grid,
     components=components,
     attention=_attention(lm, acts),
     manifest=_manifest(lm, config, time.perf_counter() - start),
+    features=found,
+    features_note=note,
   )
+
+
+def _suite(lm: LanguageModel, wanted: bool) -> tuple[Suite | None, str]:
+  """The suite of this model, or None and why there is none."""
+  if not wanted:
+    return None, "Features were not asked for."
+  suite = starter_of(lm.name)
+  if suite is None:
+    return None, f"No features: the starter suite has none of {lm.title}."
+  return suite, ""
 
 
 def _manifest(
@@ -121,33 +152,27 @@ def _check_methods(methods: Sequence[str] | None) -> tuple[str, ...]:
   return chosen
 
 
-def _prompt_ids(
-  lm: LanguageModel, prompt: str, chat: bool, system: str | None
-) -> np.ndarray:
+def _prompt_ids(lm: LanguageModel, prompt: str, chat: bool | str) -> np.ndarray:
   if not prompt.strip():
     raise TextError(
       "The prompt is empty.",
       received=repr(prompt),
       instead='some text, such as "The capital of France is"',
     )
-  if not chat:
-    if system is not None:
-      raise TextError(
-        "A system text belongs to a chat turn.",
-        received=f"system={system!r} without chat",
-        instead="chat=True (--chat) with an instruction-tuned model",
-      )
+  if chat is False:
     return np.asarray(lm.tokenizer.encode(prompt), np.int32)
   lm.require_chat()
   messages = [{"role": "user", "content": prompt}]
-  if system is not None:
-    messages.insert(0, {"role": "system", "content": system})
+  if isinstance(chat, str):
+    messages.insert(0, {"role": "system", "content": chat})
   return np.asarray(chat_ids(lm.tokenizer, messages), np.int32)
 
 
-def _capture(lm: LanguageModel, batch: TokenBatch) -> Capture:
+def _capture(
+  lm: LanguageModel, batch: TokenBatch, others: Sequence[str]
+) -> Capture:
   """The one forward pass behind everything but the attributions."""
-  sites = [*direct.SITES, "resid_post[:]", "logits"]
+  sites = [*direct.SITES, *others, "resid_post[:]", "logits"]
   if batch.width <= PATTERN_TOKENS:
     sites.append("pattern[:]")
   return capture(lm, batch, sites, logits_at=-1)

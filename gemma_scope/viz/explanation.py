@@ -13,6 +13,7 @@ from gemma_scope import errors
 from gemma_scope.analysis import explanation as parts
 from gemma_scope.analysis.flow import RelevanceFlow
 from gemma_scope.viz import payload, report, wording
+from gemma_scope.viz.features import Features
 
 _IFRAME_HEIGHT = 760  # pixels; the frame can be dragged larger
 
@@ -34,6 +35,8 @@ class Explanation:
     components: Direct logit attribution.
     attention: Attention patterns, or None where they were not asked for.
     manifest: What made this: versions, weights, device, seed, seconds; JSON.
+    features: Latents of sparse dictionaries, or None.
+    features_note: Why there are none; empty where there are.
   """
 
   prompt: str
@@ -48,6 +51,8 @@ class Explanation:
   components: parts.ComponentScores
   attention: parts.AttentionPatterns | None
   manifest: Mapping[str, Any]
+  features: Features | None = None
+  features_note: str = ""
 
   def __post_init__(self):
     length = len(self.tokens)
@@ -65,6 +70,8 @@ class Explanation:
         received=f"{self.flow.values.shape[1]} columns for {length} tokens",
         instead=f"values of shape (sites, {length})",
       )
+    if self.features is not None:
+      self._check_features(self.features)
     positions = [self.target.position, *self.lens.positions]
     if self.attention is not None:
       positions += self.attention.queries
@@ -73,6 +80,15 @@ class Explanation:
         "a position of an explanation lies outside the prompt",
         received=f"positions {min(positions)} to {max(positions)}",
         instead=f"positions from 0 to {length - 1}",
+      )
+
+  def _check_features(self, features: Features) -> None:
+    shown = len(self.tokens) - features.first
+    if any(len(layer.counts) != shown for layer in features.layers):
+      raise errors.GemmaScopeError(
+        "latents must cover every token that is shown",
+        received=", ".join(str(len(x.counts)) for x in features.layers),
+        instead=f"{shown} tokens in every layer",
       )
 
   def to_dict(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from gemma_scope import display
 from gemma_scope.analysis import explanation as parts
 from gemma_scope.analysis.flow import RelevanceFlow
-from gemma_scope.viz import page, payload, wording
+from gemma_scope.viz import features_page, page, payload, wording
 
 if TYPE_CHECKING:
   from gemma_scope.viz.explanation import Explanation
@@ -20,11 +20,12 @@ _SCRIPTS = (
   "base.js",
   "tokens.js",
   "flow.js",
+  "features.js",
   "lens.js",
   "components.js",
   "attention.js",
 )
-_STYLES = ("page.css", "parts.css", "heatmap.css")
+_STYLES = ("page.css", "parts.css", "heatmap.css", "features.css")
 _LONG_PROMPT = 420  # characters; the head of the page shows only the end
 _STRONGEST = 12  # components listed under the chart
 
@@ -33,15 +34,24 @@ def explanation_to_html(explanation: "Explanation") -> str:
   """Renders the page; a string that is written to a file as UTF-8."""
   fields = {
     "e": explanation,
-    "data": payload.report_data(explanation),
+    "data": _data(explanation),
     "head": _head(explanation),
     "predictions": _prediction_rows(explanation),
     "strips": [_strip(explanation, a) for a in explanation.attributions],
     "flow": None if explanation.flow is None else _flow(explanation.flow),
+    "features": _features(explanation),
     "components": _component_rows(explanation.components),
     "manifest": page.flatten(payload.to_plain(explanation.manifest)),
   }
   return page.render_page("report.html.jinja", _SCRIPTS, _STYLES, fields)
+
+
+def _data(explanation: "Explanation") -> dict[str, Any]:
+  """What the scripts draw."""
+  data = payload.report_data(explanation)
+  found = explanation.features
+  data["features"] = None if found is None else features_page.page_data(found)
+  return data
 
 
 def _head(explanation: "Explanation") -> dict[str, Any]:
@@ -123,6 +133,12 @@ def _misses(attribution: parts.TokenAttribution) -> bool:
   if attribution.total is None or attribution.residual is None:
     return False
   return abs(attribution.residual) > 0.05 * max(abs(attribution.total), 1e-6)
+
+
+def _features(explanation: "Explanation") -> dict[str, Any] | None:
+  if explanation.features is None:
+    return None
+  return features_page.section(explanation.features, explanation.tokens)
 
 
 def _flow(flow: RelevanceFlow) -> dict[str, Any]:

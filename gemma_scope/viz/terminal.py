@@ -17,7 +17,7 @@ from rich import text as rich_text
 
 from gemma_scope import display
 from gemma_scope.analysis import explanation as parts
-from gemma_scope.viz import wording
+from gemma_scope.viz import features_terminal, wording
 from gemma_scope.viz.terminal_parts import WIDE, bar, grid, plain, rgb
 
 if TYPE_CHECKING:
@@ -54,6 +54,13 @@ def render(
   console.print()
   console.print(plain("Strongest components (direct contribution)", "bold"))
   console.print(_components(explanation.components, console))
+  if explanation.features is not None:
+    console.print()
+    features = explanation.features
+    features_terminal.render(features, explanation.tokens, console)
+  elif explanation.features_note:
+    console.print()
+    console.print(plain(explanation.features_note, "dim"))
   if report is not None:
     console.print()
     path = display.visible(os.fspath(report))

@@ -67,8 +67,8 @@ def test_defaults(calls, tmp_path, capsys):
     "target": None,
     "against": None,
     "chat": False,
-    "system": None,
     "methods": None,
+    "features": True,
   }
   page = tmp_path / "gemma-scope-explain.html"
   assert page.read_text() == "<p>page</p>"
@@ -87,6 +87,7 @@ def test_options_reach_the_library(calls):
     run(
       *("--target", " Mary", "--against", " John", "--chat", "--system", "Be."),
       *("--methods", "one, two", "--model", "m", "--dtype", "bfloat16", PROMPT),
+      "--no-features",
     )
     == 0
   )
@@ -94,7 +95,8 @@ def test_options_reach_the_library(calls):
   assert calls["load"]["dtype"] == "bfloat16"
   options = calls["explain"]
   assert (options["target"], options["against"]) == (" Mary", " John")
-  assert (options["chat"], options["system"]) == (True, "Be.")
+  assert options["chat"] == "Be."
+  assert options["features"] is False
   assert options["methods"] == ("one", "two")
 
 

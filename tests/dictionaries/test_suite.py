@@ -8,7 +8,8 @@ import pytest
 
 from gemma_scope import dictionaries as gsd
 from gemma_scope.dictionaries import suite as suite_lib
-from gemma_scope.errors import CheckpointError, ConfigError
+from gemma_scope.errors import CheckpointError, ConfigError, SiteError
+from gemma_scope.sites import Site
 from gemma_scope.testing.dictionaries import random_sae
 from gemma_scope.testing.latents import random_suite, random_table
 
@@ -67,6 +68,24 @@ def test_only_one_member_is_read(path, monkeypatch):
     f"{folder}/arrays.safetensors",
     "transcoder/layer_0/latents.safetensors",
   ]
+
+
+@pytest.mark.parametrize(
+  ("site", "name"),
+  [
+    ("resid_post[2]", "resid_post/layer_2"),
+    ("mlp_in[1]", "transcoder/layer_1"),
+    (Site("mlp_write", 0), "transcoder/layer_0"),
+  ],
+)
+def test_the_dictionary_of_a_site(path, site, name):
+  assert gsd.open_suite(path).at(site) == name
+
+
+def test_no_dictionary_of_a_site(path):
+  with pytest.raises(SiteError, match="no dictionary of this site") as caught:
+    gsd.open_suite(path).at("resid_post[3]")
+  assert "resid_post[1]" in caught.value.instead
 
 
 def test_tables(path):

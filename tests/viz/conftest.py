@@ -11,6 +11,7 @@ from gemma_scope.attribution.patching.result import PatchSweep
 from gemma_scope.sites import Site
 from gemma_scope.viz.explanation import Explanation
 from gemma_scope.viz.patching import PatchingReport
+from tests.viz.made_features import make_features
 
 IOI = (
   "<bos>|When| Mary| and| John| went| to| the| store|,| John| gave| a| drink"
@@ -74,6 +75,7 @@ def make_explanation(
       "seed": 0,
       "seconds": {"load": 2.31, "explain": 3.9},
     },
+    features=make_features(tokens),
   )
 
 

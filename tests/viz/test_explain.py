@@ -11,7 +11,9 @@ from gemma_scope.analysis.direct import direct_logit_attribution
 from gemma_scope.analysis.lens import logit_lens
 from gemma_scope.attribution.attribute import METHODS, attribute
 from gemma_scope.attribution.objectives import logit, logit_difference
+from gemma_scope.dictionaries import suite as suites
 from gemma_scope.model.chat import chat_ids
+from gemma_scope.testing.latents import random_suite
 from gemma_scope.testing.tiny import tiny_config
 from gemma_scope.viz import explain as explaining
 from gemma_scope.viz.explain import DEFAULT_METHODS, METHOD_TEXTS, explain
@@ -206,9 +208,7 @@ def test_long_prompts_stay_usable(lm, plain, monkeypatch):
 
 
 def test_chat_wraps_the_prompt_as_a_turn(chat_lm):
-  found = explain(
-    chat_lm, "the capital", chat=True, system="drink", methods=FAST
-  )
+  found = explain(chat_lm, "the capital", chat="drink", methods=FAST)
   ids = chat_ids(
     chat_lm.tokenizer,
     [
@@ -238,7 +238,7 @@ def test_chat_wraps_the_prompt_as_a_turn(chat_lm):
       "received: magic\n.*any of integrated_gradients",
     ),
     ({"methods": []}, errors.ConfigError, "received: no method"),
-    ({"system": "drink"}, errors.TextError, "belongs to a chat turn"),
+    ({"chat": "drink"}, errors.ConfigError, "not trained on chat turns"),
     ({"chat": True}, errors.ConfigError, "not trained on chat turns"),
   ],
 )
@@ -247,6 +247,60 @@ def test_bad_input_is_refused(lm, changes, error, match):
   prompt = arguments.pop("prompt")
   with pytest.raises(error, match=match):
     explain(lm, prompt, **arguments)
+
+
+def test_without_a_suite_of_the_model_one_line_says_so(plain, lm):
+  assert plain.features is None
+  assert plain.features_note == (
+    f"No features: the starter suite has none of {lm.title}."
+  )
+
+
+@pytest.fixture(scope="module")
+def suite(tmp_path_factory):
+  """A suite of the model, in the place of the package's."""
+  path = random_suite(
+    tmp_path_factory.mktemp("suite") / "suite.zip",
+    sae_layers=(0, 1),
+    num_layers=2,
+  )
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(suites, "PATH", path)
+    yield suites.starter()
+
+
+@pytest.fixture(scope="module")
+def featured(lm, suite):
+  return explain(lm, PROMPT, methods=("attn_lrp",))
+
+
+def test_features_are_those_of_the_suite(lm, suite, featured):
+  found = featured.features
+  assert featured.features_note == ""
+  assert [x.site for x in found.layers] == ["resid_post[0]", "resid_post[1]"]
+  assert [x.label for x in found.mlps] == ["mlp_write[0]", "mlp_write[1]"]
+  assert found.title == "AttnLRP"
+  for layer in found.layers:
+    sae = suite[layer.dictionary]
+    acts = capture(lm, PROMPT, [sae.site])[sae.site]
+    latents = np.asarray(sae.encode(acts).unwrap("batch", "seq", "latents"))[0]
+    counts = (latents > 0).sum(1)
+    counts[0] = 0  # BOS
+    np.testing.assert_array_equal(layer.counts, counts)
+    row = featured.flow.labels.index(layer.site)
+    np.testing.assert_allclose(
+      layer.totals, featured.flow.values[row], rtol=1e-3, atol=1e-6
+    )
+  for part in found.mlps:
+    i = featured.components.labels.index(part.label)
+    expected = featured.components.values[i]
+    assert part.total == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+def test_features_are_left_out_on_request(lm, suite):
+  found = explain(lm, PROMPT, methods=FAST, features=False)
+  assert found.features is None
+  assert found.features_note == "Features were not asked for."
 
 
 def test_one_logit_is_split_and_attributed(lm, plain):

@@ -121,12 +121,12 @@ def test_hostile_tokens_stay_text(hostile):
 def test_every_part_is_on_the_page(explanation):
   page = Page(explanation.to_html())
   ids = {a["id"] for _, a in page.elements if "id" in a}
-  sections = ("predictions", "tokens", "flow", "lens", "components")
-  assert ids >= {*sections, "attention", "manifest"}
+  sections = ("predictions", "tokens", "flow", "features", "lens")
+  assert ids >= {*sections, "components", "attention", "manifest"}
   links = {a["href"][1:] for tag, a in page.elements if tag == "a"}
   assert links <= ids
   assert "continues with “Mary” (63.1%)" in page.text
-  assert page.text.count("How to read this") == 6
+  assert page.text.count("How to read this") == 7
   assert "weights.sha256" in page.text
   assert "Sums to" in page.text
   chips = [a for t, a in page.elements if "t" in a.get("class", "").split()]
@@ -162,6 +162,8 @@ def test_parts_may_be_absent(explanation):
   bare = dataclasses.replace(
     explanation,
     attention=None,
+    features=None,
+    features_note="No features here.",
     attributions=(),
     predictions=(),
     components=dataclasses.replace(explanation.components, heads=None),
@@ -171,6 +173,9 @@ def test_parts_may_be_absent(explanation):
   assert "attention" not in ids
   assert "heads" not in ids
   assert page.data()["attention"] is None
+  assert "features" not in ids
+  assert page.data()["features"] is None
+  assert "No features here." in page.text
 
 
 def test_scores_that_are_no_numbers_are_shown_as_such(explanation):

@@ -1,0 +1,102 @@
+"""What is said of latents in plain words, on pages and in terminals.
+
+By fixed rules from the numbers: how well a dictionary describes this prompt
+stands beside how well it describes other text, and what it leaves out is said.
+Draws nothing.
+"""
+
+from collections.abc import Sequence
+import math
+
+from gemma_scope import display
+from gemma_scope.analysis.latent_info import LatentInfo
+from gemma_scope.analysis.prompt_latents import ActiveLatents
+from gemma_scope.viz.wording import join_words, quoted
+
+POOR = 0.5  # of the variance unexplained: the latents hardly describe it
+FEW = 16  # tokens: a variance of so few says little
+
+
+def address(site: str, index: int) -> str:
+  """The address of a latent, such as `resid_post[9].latents[345]`."""
+  return f"{site}.latents[{index}]"
+
+
+def quality_sentence(layer: ActiveLatents) -> str:
+  """How well a dictionary describes these tokens, and other text."""
+  tokens = int(layer.counted.sum())
+  if math.isnan(layer.fvu):
+    return f"{layer.l0:.1f} latents are active; one token has no variance."
+  held_out = layer.held_out.get("fvu")
+  beside = "" if held_out is None else f" ({share(held_out)} on held-out text)"
+  sentence = (
+    f"{layer.l0:.1f} latents are active a token. On these {tokens} tokens they "
+    f"leave {share(layer.fvu)} of the variance unexplained{beside}"
+  )
+  if layer.fvu > POOR:
+    return sentence + ": they do not describe this prompt well."
+  if tokens < FEW:
+    return sentence + "; of so few tokens that is a rough number."
+  return sentence + "."
+
+
+def quality_summary(layers: Sequence[ActiveLatents]) -> str:
+  """How well all dictionaries describe these tokens, in one sentence."""
+  listed = [
+    f"{share(layer.fvu)} at {layer.site}{_beside(layer)}" for layer in layers
+  ]
+  return (
+    "Left unexplained of the variance of these tokens (of held-out text): "
+    f"{join_words(listed)}."
+  )
+
+
+def _beside(layer: ActiveLatents) -> str:
+  held_out = layer.held_out.get("fvu")
+  return "" if held_out is None else f" ({share(held_out)})"
+
+
+def relevance_sentence(layer: ActiveLatents, title: str | None) -> str | None:
+  """How much of the relevance goes through the latents; None without any."""
+  if layer.totals is None or layer.explained is None or title is None:
+    return None
+  whole = float(layer.totals[layer.counted].sum())
+  latents = float(layer.explained[layer.counted].sum())
+  return (
+    f"Of the relevance {display.signed(whole)} of the words here ({title}), "
+    f"{display.signed(latents)} goes through latents and "
+    f"{display.signed(whole - latents)} through what they leave out."
+  )
+
+
+def is_poor(layer: ActiveLatents) -> bool:
+  """Whether a reader should be warned."""
+  return not layer.fvu <= POOR
+
+
+def favours_phrase(info: LatentInfo | None, count: int = 3) -> str:
+  """The tokens that a latent raises most, in quotes."""
+  if info is None:
+    return ""
+  return ", ".join(quoted(text) for text, _ in info.favoured[:count])
+
+
+def frequency_phrase(frequency: float) -> str:
+  """How often a latent is active: "1 token in 250", "never"."""
+  if frequency <= 0:
+    return "never"
+  if frequency >= 0.1:
+    return f"{100 * frequency:.0f}% of tokens"
+  return f"1 token in {round(1 / frequency):,}"
+
+
+def share(fraction: float) -> str:
+  """A fraction in percent; it may exceed one: `27.4%`, `131%`."""
+  if not math.isfinite(fraction):
+    return "not a number"
+  return f"{100 * fraction:.1f}%" if fraction < 1 else f"{100 * fraction:.0f}%"
+
+
+def amount(value: float) -> str:
+  """An activation: `1,197`, `35.2`, `0.0731`."""
+  return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
