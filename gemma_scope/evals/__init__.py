@@ -3,6 +3,7 @@
 from gemma_scope.bootstrap import Interval as Interval
 from gemma_scope.bootstrap import bootstrap_mean as bootstrap_mean
 from gemma_scope.bootstrap import paired_difference as paired_difference
+from gemma_scope.evals import dictionaries as dictionaries
 from gemma_scope.evals import tasks as tasks
 from gemma_scope.evals.agreement import Agreement as Agreement
 from gemma_scope.evals.agreement import agreement as agreement

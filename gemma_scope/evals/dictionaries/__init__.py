@@ -3,6 +3,10 @@
 found = evaluate(lm, {"ours": sae, "theirs": other}, batches)
 """
 
+from gemma_scope.evals.dictionaries import baselines as baselines
+from gemma_scope.evals.dictionaries import concepts as concepts
+from gemma_scope.evals.dictionaries.absorption import Absorption as Absorption
+from gemma_scope.evals.dictionaries.absorption import absorption as absorption
 from gemma_scope.evals.dictionaries.cosine import Cosine as Cosine
 from gemma_scope.evals.dictionaries.decoder_cosines import (
   DecoderCosines as DecoderCosines,
@@ -23,3 +27,14 @@ from gemma_scope.evals.dictionaries.protocol import Metric as Metric
 from gemma_scope.evals.dictionaries.protocol import Seen as Seen
 from gemma_scope.evals.dictionaries.protocol import Sums as Sums
 from gemma_scope.evals.dictionaries.ratio import Ratio as Ratio
+from gemma_scope.evals.dictionaries.sparse_probing import (
+  SparseProbes as SparseProbes,
+)
+from gemma_scope.evals.dictionaries.sparse_probing import (
+  sparse_probes as sparse_probes,
+)
+from gemma_scope.evals.dictionaries.targeted import Targeted as Targeted
+from gemma_scope.evals.dictionaries.targeted import shift as shift
+from gemma_scope.evals.dictionaries.targeted import (
+  targeted_perturbation as targeted_perturbation,
+)

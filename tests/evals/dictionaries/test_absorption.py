@@ -1,11 +1,11 @@
 """Absorption in made-up latents that absorb by construction."""
 
+import importlib
 import json
 
 import numpy as np
 import pytest
 
-from gemma_scope.evals.dictionaries import absorption as module
 from gemma_scope.evals.dictionaries.absorption import (
   absorption,
   f1,
@@ -14,6 +14,8 @@ from gemma_scope.evals.dictionaries.absorption import (
 from gemma_scope.evals.dictionaries.concepts import Labelled
 from gemma_scope.evals.dictionaries.representations import Features
 
+# The package offers a function of this name.
+module = importlib.import_module(absorption.__module__)
 RNG = np.random.default_rng(0)
 LETTERS = np.repeat(np.arange(2), 100)
 TEXTS = Labelled(
