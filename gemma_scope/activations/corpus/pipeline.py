@@ -158,7 +158,7 @@ class TokenPipeline:
 
   def _current(self) -> PackedBatch | None:
     """The chunk whose row is next; None behind the last one."""
-    first = self._chunk
+    first, fresh = self._chunk, self._rows is None
     while self._rows is None or self._row >= len(self._rows.ids):
       if self._rows is not None:
         self._chunk, self._row, self._rows = self._chunk + 1, 0, None
@@ -167,7 +167,8 @@ class TokenPipeline:
         raise self._no_tokens()
       if self._chunk >= len(self._numbers):
         self.close()
-        if not self._batches and self._chunk - first == len(self._numbers):
+        unread = fresh and not self._batches
+        if unread and self._chunk - first == len(self._numbers):
           raise self._no_tokens()
         return None
       self._rows = self._read()

@@ -150,6 +150,13 @@ def test_states_of_something_else_are_refused(tokenizer, change):
   pipeline(tokenizer, options=longer).restore(state)
 
 
+def test_a_corpus_smaller_than_a_batch_is_one(tokenizer):
+  options = PackingOptions(seq_len=32, batch_size=64)
+  documents = [d for d in DOCUMENTS if len(d) > 20][:2]
+  (batch,) = pipeline(tokenizer, documents, options)
+  assert batch.num_counted == sum(map(len, documents))
+
+
 def test_documents_without_tokens_are_refused(tokenizer):
   for epochs in (1, None):
     options = PackingOptions(chunk_documents=2, epochs=epochs)
