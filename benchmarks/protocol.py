@@ -7,11 +7,13 @@ Requests and answers are lines of JSON on standard input and output:
     {"do": "warm"}
         -> {}
     {"do": "run"}
-        -> {"seconds": 0.92, "check": 2281.03, "peak_bytes": 1503000000}
+        -> {"seconds": 0.92, "check": 2281.03, "peak_bytes": 1503000000,
+            "notes": {}}
 
 `check` is a number both sides must agree on: who computes something else is
-not faster. It is computed outside the timed part. Standard library only: the
-workers of other libraries import this file from their own environments.
+not faster. `notes` are numbers worth knowing that need not agree. Both are
+computed outside the timed part. Standard library only: the workers of other
+libraries import this file from their own environments.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,11 +38,13 @@ class Case:
     check: Reduces what `call` returned to the number that is compared.
     warm: Called once before; `call` if nothing shorter compiles and warms up
       all that it uses.
+    notes: What else of `call`'s result is worth reporting.
   """
 
   call: Callable[[], Any]
   check: Callable[[Any], float]
   warm: Callable[[], Any] | None = None
+  notes: Callable[[Any], Mapping[str, float]] = lambda _: {}
 
 
 Setup = Callable[[Mapping[str, Any]], Case]
@@ -82,7 +86,7 @@ def serve(cases: Mapping[str, Setup], packages: tuple[str, ...]) -> None:
       _answer(answers, error=traceback.format_exc())
 
 
-def _timed(case: Case) -> dict[str, float]:
+def _timed(case: Case) -> dict[str, Any]:
   gc.collect()
   start = time.perf_counter()
   result = case.call()
@@ -94,6 +98,7 @@ def _timed(case: Case) -> dict[str, float]:
     "seconds": seconds,
     "check": float(case.check(result)),
     "peak_bytes": peak,
+    "notes": dict(case.notes(result)),
   }
 
 

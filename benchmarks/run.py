@@ -140,15 +140,15 @@ def prepare_folder(python: str, folder: pathlib.Path) -> None:
   subprocess.run(command, cwd=ROOT, check=True)
 
 
-def manifest(options: argparse.Namespace) -> dict[str, Any]:
+def manifest(threads: int, pairs: int) -> dict[str, Any]:
   """Where and how the numbers were taken."""
   return {
     "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     "machine": platform.machine(),
     "processor": _processor(),
     "python": platform.python_version(),
-    "threads": options.threads,
-    "pairs": options.pairs,
+    "threads": threads,
+    "pairs": pairs,
     "dtype": "float32",
   }
 
@@ -221,7 +221,8 @@ def main() -> None:
     print(line(result), f"({peer})", flush=True)
   out = options.out or ROOT / "out" / f"benchmark_{options.suite}.json"
   out.parent.mkdir(parents=True, exist_ok=True)
-  document = {"manifest": manifest(options), "results": results}
+  about = manifest(options.threads, options.pairs)
+  document = {"manifest": about, "results": results}
   out.write_text(json.dumps(document, indent=1) + "\n")
   print(out)
 
