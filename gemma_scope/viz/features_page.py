@@ -30,7 +30,9 @@ def section(features: Features, tokens: Sequence[TokenInfo]) -> dict[str, Any]:
   return {
     "suite": features.suite,
     "title": features.title,
-    "layers": [_quality(layer, features.title) for layer in features.layers],
+    "layers": [_quality(layer) for layer in features.layers],
+    "quality": features_wording.quality_sentence(features.layers),
+    "poor": any(map(features_wording.is_poor, features.layers)),
     "rows": _rows(features, tokens),
     "mlps": [_mlp(part, features) for part in features.mlps],
     "writers": _writers(features),
@@ -38,13 +40,21 @@ def section(features: Features, tokens: Sequence[TokenInfo]) -> dict[str, Any]:
   }
 
 
-def _quality(layer: ActiveLatents, title: str | None) -> dict[str, Any]:
-  return {
+def _quality(layer: ActiveLatents) -> dict[str, Any]:
+  """How well one dictionary describes the prompt, and who carries what."""
+  row = {
     "site": layer.site,
-    "quality": features_wording.quality_sentence(layer),
-    "relevance": features_wording.relevance_sentence(layer, title),
+    "number": layer.site.partition("[")[2].rstrip("]"),
+    "l0": f"{layer.l0:.1f}",
+    "fvu": features_wording.share(layer.fvu),
+    "held_out": features_wording.held_out_share(layer) or "not known",
     "poor": features_wording.is_poor(layer),
   }
+  if layer.totals is not None and layer.explained is not None:
+    whole = float(layer.totals[layer.counted].sum())
+    latents = float(layer.explained[layer.counted].sum())
+    row |= {"whole": whole, "latents": latents, "rest": whole - latents}
+  return row
 
 
 def _rows(

@@ -8,7 +8,6 @@ Draws nothing.
 from collections.abc import Sequence
 import math
 
-from gemma_scope import display
 from gemma_scope.analysis.latent_info import LatentInfo
 from gemma_scope.analysis.prompt_latents import ActiveLatents
 from gemma_scope.viz.wording import join_words, quoted
@@ -22,21 +21,19 @@ def address(site: str, index: int) -> str:
   return f"{site}.latents[{index}]"
 
 
-def quality_sentence(layer: ActiveLatents) -> str:
-  """How well a dictionary describes these tokens, and other text."""
-  tokens = int(layer.counted.sum())
-  if math.isnan(layer.fvu):
-    return f"{layer.l0:.1f} latents are active; one token has no variance."
-  held_out = layer.held_out.get("fvu")
-  beside = "" if held_out is None else f" ({share(held_out)} on held-out text)"
+def quality_sentence(layers: Sequence[ActiveLatents]) -> str:
+  """How far to trust latents on this prompt: its length, its variance left."""
+  tokens = int(layers[0].counted.sum()) if layers else 0
+  poor = [layer.site for layer in layers if is_poor(layer)]
+  if tokens < 2:
+    return "One token has no variance: how well latents describe it is unknown."
   sentence = (
-    f"{layer.l0:.1f} latents are active a token. On these {tokens} tokens they "
-    f"leave {share(layer.fvu)} of the variance unexplained{beside}"
+    f"Unexplained is the variance of these {tokens} tokens that is left"
   )
-  if layer.fvu > POOR:
-    return sentence + ": they do not describe this prompt well."
   if tokens < FEW:
-    return sentence + "; of so few tokens that is a rough number."
+    sentence += "; of so few it is a rough number"
+  if poor:
+    return f"{sentence}. At {join_words(poor)} latents describe it badly."
   return sentence + "."
 
 
@@ -52,21 +49,14 @@ def quality_summary(layers: Sequence[ActiveLatents]) -> str:
 
 
 def _beside(layer: ActiveLatents) -> str:
-  held_out = layer.held_out.get("fvu")
-  return "" if held_out is None else f" ({share(held_out)})"
+  held_out = held_out_share(layer)
+  return f" ({held_out})" if held_out else ""
 
 
-def relevance_sentence(layer: ActiveLatents, title: str | None) -> str | None:
-  """How much of the relevance goes through the latents; None without any."""
-  if layer.totals is None or layer.explained is None or title is None:
-    return None
-  whole = float(layer.totals[layer.counted].sum())
-  latents = float(layer.explained[layer.counted].sum())
-  return (
-    f"Of the relevance {display.signed(whole)} of the words here ({title}), "
-    f"{display.signed(latents)} goes through latents and "
-    f"{display.signed(whole - latents)} through what they leave out."
-  )
+def held_out_share(layer: ActiveLatents) -> str:
+  """What a dictionary leaves unexplained of other text; empty if unknown."""
+  known = layer.held_out.get("fvu")
+  return "" if known is None else share(known)
 
 
 def is_poor(layer: ActiveLatents) -> bool:

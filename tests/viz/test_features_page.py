@@ -29,6 +29,17 @@ def test_the_strongest_of_each_layer(features, explanation):
   assert all(r["negative"] == (r["relevance"] < 0) for r in rows)
 
 
+def test_relevance_adds_up(features, explanation):
+  section = lib.section(features, explanation.tokens)
+  for row, layer in zip(section["layers"], features.layers):
+    assert (row["site"], row["fvu"]) == (layer.site, "31.0%")
+    assert (row["l0"], row["held_out"]) == ("17.0", "27.4%")
+    whole = float(layer.totals[layer.counted].sum())
+    assert row["whole"] == pytest.approx(whole)
+    assert row["latents"] + row["rest"] == pytest.approx(whole)
+  assert not section["poor"]
+
+
 def test_feed_forwards_add_up(features, explanation):
   for row in lib.section(features, explanation.tokens)["mlps"]:
     parts = row["latents"] + row["skip"] + row["rest"]

@@ -17,41 +17,28 @@ def layer():
 
 
 def test_quality_stands_beside_that_of_other_text(layer):
-  text = lib.quality_sentence(layer)
-  assert text == (
-    "17.0 latents are active a token. On these 29 tokens they leave 31.2% of "
-    "the variance unexplained (27.4% on held-out text)."
-  )
-  assert lib.quality_summary([layer, layer]).endswith(
+  assert lib.quality_summary([layer, layer]) == (
+    "Left unexplained of the variance of these tokens (of held-out text): "
     "31.2% at resid_post[9] (27.4%) and 31.2% at resid_post[9] (27.4%)."
   )
+  unknown = dataclasses.replace(layer, held_out={})
+  assert lib.held_out_share(unknown) == ""
+  assert lib.quality_summary([unknown]).endswith("31.2% at resid_post[9].")
 
 
 def test_poor_and_rough_numbers_are_said_to_be(layer):
+  plain = "Unexplained is the variance of these 29 tokens that is left."
+  assert lib.quality_sentence([layer]) == plain
   poor = dataclasses.replace(layer, fvu=1.31)
-  assert "leave 131% of" in lib.quality_sentence(poor)
-  assert lib.quality_sentence(poor).endswith(
-    "do not describe this prompt well."
-  )
+  said = lib.quality_sentence([layer, poor])
+  assert said.endswith("At resid_post[9] latents describe it badly.")
   assert lib.is_poor(poor)
   assert not lib.is_poor(layer)
   few = dataclasses.replace(layer, counted=np.arange(30) > 20)
-  assert lib.quality_sentence(few).endswith("that is a rough number.")
-  none = dataclasses.replace(layer, fvu=float("nan"))
-  assert "one token has no variance" in lib.quality_sentence(none)
-  assert lib.is_poor(none)
-
-
-def test_relevance_adds_up(layer):
-  whole, latents = (
-    float(x[layer.counted].sum()) for x in (layer.totals, layer.explained)
-  )
-  text = lib.relevance_sentence(layer, "AttnLRP").replace("−", "-")
-  numbers = [float(w) for w in text.split() if w[0] in "+-"]
-  assert numbers == pytest.approx([whole, latents, whole - latents], abs=0.006)
-  bare = dataclasses.replace(layer, totals=None)
-  assert lib.relevance_sentence(bare, "AttnLRP") is None
-  assert lib.relevance_sentence(layer, None) is None
+  assert lib.quality_sentence([few]).endswith("it is a rough number.")
+  one = dataclasses.replace(layer, fvu=float("nan"), counted=np.arange(30) == 5)
+  assert "One token has no variance" in lib.quality_sentence([one])
+  assert lib.is_poor(one)
 
 
 def test_small_phrases():
