@@ -10,6 +10,8 @@
 from gemma_scope.training.config import Group as Group
 from gemma_scope.training.config import Member as Member
 from gemma_scope.training.config import TrainConfig as TrainConfig
+from gemma_scope.training.end_to_end import EndToEnd as EndToEnd
+from gemma_scope.training.end_to_end import finetune as finetune
 from gemma_scope.training.finishing import finish as finish
 from gemma_scope.training.loop import Trained as Trained
 from gemma_scope.training.loop import train as train
