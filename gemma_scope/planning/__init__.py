@@ -6,6 +6,7 @@ from gemma_scope.planning.compiling import plan_step as plan_step
 from gemma_scope.planning.machines import Machine as Machine
 from gemma_scope.planning.machines import find_machine as find_machine
 from gemma_scope.planning.report import Plan as Plan
+from gemma_scope.planning.steps import Shape as Shape
 from gemma_scope.planning.steps import Step as Step
 from gemma_scope.planning.steps import attribute_step as attribute_step
 from gemma_scope.planning.steps import capture_step as capture_step

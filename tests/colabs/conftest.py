@@ -35,17 +35,31 @@ jax.config.update(
 )
 """
 
-# As deep as the real model, so that the notebooks' layers exist.
+# As deep as the real model, so that the notebooks' layers exist, and with a
+# suite of dictionaries of its own.
 TINY = """
+import pathlib
+import tempfile
+
 import gemma_scope as gs
+from gemma_scope.dictionaries import suite
+from gemma_scope.model.build import random_tensors
+from gemma_scope.model.convert import tensors_to_gemma
 from gemma_scope.testing import tiny
+from gemma_scope.testing.latents import random_suite
 from gemma_scope.weights import catalog
 
-def load(name):
+def load(name, mesh=None):
   assert catalog.find(name), f"{name} is not in the catalogue"
-  return tiny.tiny_lm(tiny.tiny_config(num_layers=18))
+  lm = tiny.tiny_lm(tiny.tiny_config(num_layers=18))
+  if mesh is None:
+    return lm
+  tensors = random_tensors(lm.config, seed=0)
+  return lm.replace(tensors_to_gemma(tensors, lm.config, mesh=mesh))
 
 gs.load = load
+suite.PATH = pathlib.Path(tempfile.mkdtemp()) / "suite.zip"
+random_suite(suite.PATH, sae_layers=(5, 9, 12, 15), num_layers=18)
 """
 
 
