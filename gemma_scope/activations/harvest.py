@@ -69,14 +69,16 @@ class Harvest:
     self.sites = _checked(resolve(sites, lm.config.num_layers))
     self.dtype = lm.dtype if dtype is None else checked_dtype(dtype)
     self.mesh = _mesh_of(lm.model)
-    self._model = stop_after(tap(lm.model, self.sites), self.sites)
+    model = stop_after(tap(lm.model, self.sites), self.sites)
+    # Taken apart once: a model is many small objects, and a call is short.
+    self._leaves, self._structure = jax.tree.flatten(model)
 
   @functools.cached_property
   def widths(self) -> Mapping[Site, int]:
     """The width of each site's rows."""
     ids = jax.ShapeDtypeStruct((self.batch_multiple, 8), jnp.int32)
     counted = jax.ShapeDtypeStruct(ids.shape, bool)
-    values, _ = jax.eval_shape(self._forward, self._model, ids, ids, counted)
+    values, _ = jax.eval_shape(self._forward, self._leaves, ids, ids, counted)
     return {site: values[site].shape[1] for site in self.sites}
 
   @property
@@ -100,16 +102,21 @@ class Harvest:
       TextError: If the batch is no multiple of the mesh's `data` axis.
     """
     arrays = (batch.ids, batch.segment_ids, batch.counted)
-    return self._forward(self._model, *map(self._to_device, arrays))
+    return self._forward(self._leaves, *map(self._to_device, arrays))
 
   @functools.cached_property
   def _forward(self):
     dtype, sites, laid_out = self.dtype, self.sites, self._laid_out
+    structure = self._structure
 
     @jax.jit
     def harvest(
-      model: Gemma, ids: jax.Array, segment_ids: jax.Array, counted: jax.Array
+      leaves: list[jax.Array],
+      ids: jax.Array,
+      segment_ids: jax.Array,
+      counted: jax.Array,
     ) -> tuple[Values, jax.Array]:
+      model: Gemma = jax.tree.unflatten(structure, leaves)
       columns = jnp.arange(ids.shape[1])
       last = any(site.base == "final_norm" for site in sites)
       outer = "final_norm" if last else ""

@@ -52,7 +52,7 @@ def harvested(lm):
 
 def lowered(harvest):
   ids = np.zeros((4, SEQ), np.int32)
-  return harvest._forward.lower(harvest._model, ids, ids, ids > 0)
+  return harvest._forward.lower(harvest._leaves, ids, ids, ids > 0)
 
 
 def on_mesh(lm, data, model):
