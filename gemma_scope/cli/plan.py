@@ -17,6 +17,8 @@ LARGE_MODEL = [
   name for name, entry in catalog.CATALOG.items() if entry.variant == "pt"
 ][-1]
 
+STREAMS = ["resid_post[:]"]
+
 # The parser joins a line that starts with a letter to the one before it.
 HELP = f"""\
 Does it fit, and how long does it take at least?
@@ -29,6 +31,9 @@ Examples:
   gemma-scope plan capture --model {LARGE_MODEL} --machine v5e:16x16 \\
     --batch 16 --tokens 1024
   gemma-scope plan attribute --machine v5e:2x2 --method attn_lrp --suggest
+  gemma-scope plan graph --model {LARGE_MODEL} --machine v5e:4x4
+  gemma-scope plan train --machine v5e:2x2 --sites "resid_post[9]" \\
+    --recipe gemma_scope_2 --width 16384 --batch 4096
   gemma-scope plan capture --machine cpu --dtype float32
 """
 
@@ -38,10 +43,10 @@ class Options:
   """The options of `plan`, as typed."""
 
   step: Annotated[
-    tyro.conf.Positional[Literal["capture", "attribute"]],
+    tyro.conf.Positional[Literal["capture", "attribute", "graph", "train"]],
     tyro.conf.arg(metavar="STEP"),
   ]
-  """capture (one forward pass) or attribute (forward and backward)."""
+  """capture, attribute, graph (a row of one) or train (dictionaries)."""
 
   model: Annotated[str, tyro.conf.arg(metavar="NAME")] = DEFAULT_MODEL
   """A published checkpoint."""
@@ -55,16 +60,24 @@ class Options:
   """Chips along data and model, such as 32x8; by default 8 along model."""
 
   batch: Annotated[int, tyro.conf.arg(metavar="N")] = 8
-  """Rows of one step, on all chips together."""
+  """Rows of a step, on all chips together; of train, tokens."""
 
   tokens: Annotated[int, tyro.conf.arg(metavar="N")] = 1024
   """Tokens of a row."""
 
-  sites: Annotated[str, tyro.conf.arg(metavar="SITE,…")] = "resid_post[:]"
-  """Sites captured, or attributed to."""
+  sites: Annotated[
+    str | None, tyro.conf.arg(metavar="SITE,…", help_behavior_hint="")
+  ] = None
+  """Sites kept, attributed to or trained on; by default resid_post[:]."""
 
   method: Annotated[str, tyro.conf.arg(metavar="NAME")] = "attn_lrp"
   """The attribution method."""
+
+  recipe: Annotated[str, tyro.conf.arg(metavar="NAME")] = "gemma_scope_2"
+  """How dictionaries are trained."""
+
+  width: Annotated[int, tyro.conf.arg(metavar="N")] = 16_384
+  """Latents of each dictionary."""
 
   dtype: Annotated[str, tyro.conf.arg(metavar="DTYPE")] = "bfloat16"
   """bfloat16 or float32."""
@@ -124,19 +137,51 @@ def _plan(options: Options, mesh: tuple[int, int] | None):
   if count is not None:
     jax.config.update("jax_num_cpu_devices", int(count[1]))
   from gemma_scope import planning
-  from gemma_scope.planning.steps import Shape
 
   machine = planning.find_machine(options.machine, mesh)
-  shape = Shape(
+  if options.step == "train":
+    return _training(options, machine), None
+  shape = planning.Shape(
     options.model, machine, options.batch, options.tokens, options.dtype
   )
-  sites = [site.strip() for site in options.sites.split(",")]
+  sites = _sites(options.sites)
   if options.step == "capture":
-    step = planning.capture_step(shape, sites)
+    step = planning.capture_step(shape, sites or STREAMS)
+  elif options.step == "graph":
+    step = planning.graph_step(shape, *([sites] if sites else []))
   else:
-    step = planning.attribute_step(shape, options.method, sites)
+    step = planning.attribute_step(shape, options.method, sites or STREAMS)
   batch = planning.largest_batch(step) if options.suggest else None
   return planning.plan_step(step), batch
+
+
+def _training(options: Options, machine):
+  """The plan of a step of dictionary training."""
+  from gemma_scope import planning, training
+  from gemma_scope.model.config import preset
+
+  if options.suggest:
+    raise ConfigError(
+      "The largest batch is found for passes of the model.",
+      received="train --suggest",
+      instead="gemma-scope plan train with several --batch",
+    )
+  config = training.preset(
+    options.recipe,
+    _sites(options.sites) or STREAMS,
+    steps=1,
+    width=options.width,
+    num_layers=preset(options.model).num_layers,
+  )
+  return planning.plan_training(
+    config, options.model, machine, rows=options.batch
+  )
+
+
+def _sites(text: str | None) -> list[str]:
+  """Sites as typed; commas inside brackets belong to them."""
+  found = re.split(r",(?![^\[]*\])", text or "")
+  return [site.strip() for site in found if site.strip()]
 
 
 def _mesh(text: str | None) -> tuple[int, int] | None:

@@ -10,3 +10,5 @@ from gemma_scope.planning.steps import Shape as Shape
 from gemma_scope.planning.steps import Step as Step
 from gemma_scope.planning.steps import attribute_step as attribute_step
 from gemma_scope.planning.steps import capture_step as capture_step
+from gemma_scope.planning.steps import graph_step as graph_step
+from gemma_scope.planning.training import plan_training as plan_training

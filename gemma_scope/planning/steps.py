@@ -1,4 +1,4 @@
-"""The steps that are planned: capture, attribution.
+"""The steps that are planned: capture, attribution, a row of a graph.
 
 A step knows how to lower itself for any batch, and for few layers, from shapes
 alone: no weights are read and none are made.
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from gemma_scope import axes
 from gemma_scope.activations.run import forward
-from gemma_scope.attribution.composites import RuleTable
+from gemma_scope.attribution.composites import FROZEN, RuleTable
 from gemma_scope.attribution.methods.tables import TABLES
 from gemma_scope.attribution.objectives.logits import ResolvedLogits
 from gemma_scope.attribution.relevance import relevance
@@ -132,14 +132,37 @@ def attribute_step(
     method: A key of `TABLES`.
     at: The sites.
   """
-  _check(shape)
   if method not in TABLES:
     raise ConfigError(
       "This attribution method cannot be planned.",
       received=f"method={method!r}",
       instead=f"one backward pass: {', '.join(TABLES)}",
     )
-  config, rules = preset(shape.model), TABLES[method]
+  return _relevance_step(shape, TABLES[method], at)
+
+
+def graph_step(
+  shape: Shape, at: Iterable[Site | str] = ("embed", "mlp_write[:]")
+) -> Step:
+  """One row of an attribution graph: what a node gets from all before it.
+
+  Forward, and backward with attention patterns and norm scales held constant,
+  to the sites where dictionaries write. The dictionaries' own products are
+  left out: a node reads its row against their decoders.
+
+  Args:
+    shape: What it is made for; a row of the batch is a node.
+    at: The sites of the nodes before it.
+  """
+  return _relevance_step(shape, FROZEN, at)
+
+
+def _relevance_step(
+  shape: Shape, rules: RuleTable, at: Iterable[Site | str]
+) -> Step:
+  """One backward pass under a rule table."""
+  _check(shape)
+  config = preset(shape.model)
   wanted = resolve(at, config.num_layers)
 
   def make(config: GemmaConfig, batch: int) -> tuple[Any, tuple[Any, ...]]:

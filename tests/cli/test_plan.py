@@ -34,6 +34,13 @@ def calls(monkeypatch, tmp_path):
 
   monkeypatch.setattr(planning, "capture_step", step("capture"))
   monkeypatch.setattr(planning, "attribute_step", step("attribute"))
+  monkeypatch.setattr(planning, "graph_step", step("graph"))
+
+  def training(config, model, machine, *, rows):
+    asked["train"] = (config, model, rows)
+    return FakePlan()
+
+  monkeypatch.setattr(planning, "plan_training", training)
   monkeypatch.setattr(planning, "plan_step", lambda step: FakePlan())
   monkeypatch.setattr(planning, "largest_batch", lambda step: 24)
   monkeypatch.chdir(tmp_path)
@@ -82,3 +89,28 @@ def test_help_is_worth_reading(capsys):
   text = capsys.readouterr().out
   assert "--machine" in text
   assert plan.LARGE_MODEL in text
+
+
+def test_a_row_of_a_graph(calls):
+  assert run("graph", "--machine", "cpu", "--batch", "2") == 0
+  (shape,) = calls["graph"]
+  assert shape.batch == 2
+  assert run("graph", "--sites", "embed,mlp_write[3,5]") == 0
+  assert calls["graph"][1] == ["embed", "mlp_write[3,5]"]
+
+
+def test_training(calls):
+  given = ("--sites", "resid_post[5,9]", "--width", "64", "--batch", "4096")
+  assert run("train", *given) == 0
+  config, model, rows = calls["train"]
+  assert (model, rows) == (plan.DEFAULT_MODEL, 4096)
+  assert [str(site) for site in config.sites] == [
+    "resid_post[5]",
+    "resid_post[9]",
+  ]
+  assert config.groups[0].architecture.width == 64
+
+
+def test_no_batch_is_suggested_for_training(calls, capsys):
+  assert run("train", "--sites", "resid_post[5]", "--suggest") == 2
+  assert "train --suggest" in capsys.readouterr().err

@@ -45,6 +45,14 @@ def test_relevance_is_planned_for_every_site(machine):
     assert len(values) == 1 + sum(few)
 
 
+def test_a_row_of_a_graph_reaches_every_write(machine):
+  step = planning.graph_step(Shape("gemma-3-270m", machine, 2, 16))
+  assert step.title == "FROZEN relevance of 19 sites"
+  target, values = step.lower_few(1, 0).out_info
+  assert target.shape == (2,)
+  assert [str(site) for site in values][:2] == ["embed", "mlp_write[0]"]
+
+
 def test_few_layers_tell_what_many_do(machine):
   """The costs of single layers add up to those of a program of seven."""
   shape = Shape("gemma-3-270m", machine, 2, 16, "float32", scan=False)
