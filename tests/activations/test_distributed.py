@@ -6,6 +6,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import types
 
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
@@ -98,6 +99,36 @@ def test_rows_that_lie_on_several_devices(spec):
   values = np.arange(8 * 6.0).reshape(8, 6)
   array = jax.device_put(values, NamedSharding(mesh, PartitionSpec(*spec)))
   np.testing.assert_array_equal(distributed.local_rows(array), values)
+
+
+def seen_from(devices, array):
+  """An array as a process sees it that has only some of the devices."""
+  shards = [s for s in array.addressable_shards if s.device in devices]
+  return types.SimpleNamespace(
+    is_fully_addressable=False,
+    addressable_shards=shards[::-1],
+    shape=array.shape,
+    sharding=array.sharding,
+  )
+
+
+@pytest.mark.parametrize("spec", [("data", "model"), ("data",)])
+def test_rows_that_lie_here_and_elsewhere(spec):
+  mesh = distributed.make_mesh((4, 2))
+  assert mesh is not None
+  values = np.arange(8 * 6.0).reshape(8, 6)
+  array = jax.device_put(values, NamedSharding(mesh, PartitionSpec(*spec)))
+  here = seen_from(set(mesh.devices[2:].flat), array)
+  np.testing.assert_array_equal(distributed.local_rows(here), values[4:])
+
+
+def test_columns_that_lie_elsewhere():
+  mesh = distributed.make_mesh((4, 2))
+  assert mesh is not None
+  spec = PartitionSpec("data", "model")
+  array = jax.device_put(np.zeros((8, 6)), NamedSharding(mesh, spec))
+  with pytest.raises(ConfigError, match="cut in pieces"):
+    distributed.local_rows(seen_from(set(mesh.devices[:, 0]), array))
 
 
 @pytest.mark.parametrize(("index", "count"), [(2, 2), (-1, 3), (0, 0)])
