@@ -146,6 +146,7 @@ def _from_store(options: Options):
   """Configuration and rows of a store."""
   from gemma_scope.activations import store as stores
 
+  assert options.store is not None
   store = stores.Store.open(options.store)
   known = [s.layer for s in store.sites if s.layer is not None]
   layers = max(known, default=0) + 1

@@ -16,6 +16,7 @@ import os
 import pathlib
 from typing import Any
 
+from etils import epath
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -132,9 +133,8 @@ class Checkpoints:
     self._manager.close()
 
   def _as_numpy(self, step: int) -> dict[str, ocp.RestoreArgs]:
-    metadata = ocp.PyTreeCheckpointHandler().metadata(
-      self._folder / str(step) / "rows"
-    )
+    folder = epath.Path(self._folder) / str(step) / "rows"
+    metadata = ocp.PyTreeCheckpointHandler().metadata(folder)
     return {
       name: ocp.RestoreArgs(restore_type=np.ndarray) for name in metadata.tree
     }

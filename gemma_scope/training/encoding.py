@@ -8,7 +8,7 @@ has no gradient from `f` (Rajamanoharan et al. 2024, "Improving Dictionary
 Learning with Gated Sparse Autoencoders", eq. 7: it learns from its own losses).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -81,7 +81,7 @@ def encode(
   return tuple(Encoded(f, z) for f, z in zip(found, zs))
 
 
-def _kept(zs: list[Batch], name: str, l0: Array) -> list[Batch]:
+def _kept(zs: list[Batch], name: str, l0: Any) -> list[Batch]:
   if name == "relu":
     return [jax.nn.relu(z) for z in zs]
   if name == "top_k":

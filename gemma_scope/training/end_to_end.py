@@ -40,7 +40,7 @@ from gemma_scope.surgery.splice import splice
 
 LOGITS_AT_ONCE = 128  # tokens whose logits exist together
 _STREAM = (axes.BATCH, axes.SEQ, axes.EMBEDDING)
-Scores = Mapping[str, float]
+Scores = Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,15 +134,14 @@ def _step(
   # Gradients in units of each array's size, so that Adam's are too.
   scaled = [g * s for g, s in zip(grads, sizes)]
   updates, moments = adam.update(scaled, moments)
-  moved = [
-    a - options.learning_rate * s * u for a, s, u in zip(arrays, sizes, updates)
-  ]
+  moves = zip(arrays, sizes, jax.tree.leaves(updates))
+  moved = [a - options.learning_rate * s * u for a, s, u in moves]
   return moved, moments, scores
 
 
 def loss(
   model: Gemma, dictionary: Any, batch: Any, kl_weight: float
-) -> tuple[Float[Array, ""], dict[str, Array]]:
+) -> tuple[Float[Array, ""], Scores]:
   """The loss of one batch and what it is made of.
 
   Args:

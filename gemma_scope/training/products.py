@@ -8,13 +8,13 @@ round the gradients of bfloat16 operands to bfloat16 once more.
 """
 
 import functools
+from typing import cast
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def matmul(
   a: Float[Array, "m k"], b: Float[Array, "k n"], precision: str
 ) -> Float[Array, "m n"]:
@@ -25,6 +25,11 @@ def matmul(
     b: float32.
     precision: One of `config.PRECISIONS`.
   """
+  return cast(Array, _matmul(a, b, precision))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _matmul(a: Array, b: Array, precision: str) -> Array:
   return _product(a, b, (1, 0), precision)
 
 
@@ -44,7 +49,7 @@ def _product(
 
 
 def _forward(a: Array, b: Array, precision: str):
-  return matmul(a, b, precision), (a, b)
+  return _matmul(a, b, precision), (a, b)
 
 
 def _backward(precision: str, saved: tuple[Array, Array], given: Array):
@@ -53,4 +58,4 @@ def _backward(precision: str, saved: tuple[Array, Array], given: Array):
   return da, _product(a, given, (0, 0), precision)
 
 
-matmul.defvjp(_forward, _backward)
+_matmul.defvjp(_forward, _backward)

@@ -10,6 +10,7 @@ Sparse Autoencoders".
 
 from collections.abc import Sequence
 import functools
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,6 @@ from jaxtyping import Array, Float
 from gemma_scope.training.products import matmul
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def by_prefix(
   latents: Float[Array, "rows latents"],
   w_dec: Float[Array, "latents d"],
@@ -33,6 +33,13 @@ def by_prefix(
     sizes: Ends of the prefixes, rising; the last is the number of latents.
     precision: Of the products.
   """
+  return cast(Array, _by_prefix(latents, w_dec, sizes, precision))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _by_prefix(
+  latents: Array, w_dec: Array, sizes: tuple[int, ...], precision: str
+) -> Array:
   parts = [
     matmul(latents[:, a:b], w_dec[a:b], precision) for a, b in _cuts(sizes)
   ]
@@ -48,7 +55,7 @@ def _cuts(sizes: tuple[int, ...]) -> Sequence[tuple[int, int]]:
 def _forward(
   latents: Array, w_dec: Array, sizes: tuple[int, ...], precision: str
 ):
-  return by_prefix(latents, w_dec, sizes, precision), (latents, w_dec)
+  return _by_prefix(latents, w_dec, sizes, precision), (latents, w_dec)
 
 
 def _backward(
@@ -67,4 +74,4 @@ def _backward(
   return jnp.concatenate(df[::-1], axis=1), jnp.concatenate(dw[::-1])
 
 
-by_prefix.defvjp(_forward, _backward)
+_by_prefix.defvjp(_forward, _backward)
