@@ -132,6 +132,23 @@ def test_each_device_holds_its_part_of_the_model(config, tensors):
   assert held < config.num_parameters / 5
 
 
+def test_of_a_mapped_file_shards_alone_are_read(config, tensors):
+  """A host touches the pages of its own devices' parts and no others."""
+  taken = []
+
+  class Mapped(np.ndarray):
+    def __getitem__(self, index):
+      part = super().__getitem__(index)
+      taken.append(part.shape)
+      return part
+
+  name = "embedder/input_embedding"
+  mapped = {**tensors, name: tensors[name].view(Mapped)}
+  model = tensors_to_gemma(mapped, config, mesh=mesh(2, 4))
+  assert taken == [(config.vocab_size // 4, config.d_model // 2)] * 8
+  np.testing.assert_array_equal(model.table.data_array, tensors[name])
+
+
 @pytest.mark.parametrize("shape", [(2, 4), (8, 1)])
 def test_a_sharded_model_gives_the_same_numbers(config, tensors, shape):
   if shape == (8, 1):
