@@ -196,12 +196,11 @@ def language(lm: LanguageModel) -> Labelled:
   """Sentences of the same content in four languages."""
   found = []
   for index, parts in enumerate(LANGUAGES.values()):
-    lists = [part.split("|") for part in parts]
-    for (s, subject), action, when in itertools.product(
-      enumerate(lists[0]), *lists[1:]
-    ):
-      sentence = f"{subject} {action} {when}."
-      found.append((sentence[0].upper() + sentence[1:], index, 100 * index + s))
+    subjects, actions, times = (part.split("|") for part in parts)
+    for s, subject in enumerate(subjects):
+      for action, when in itertools.product(actions, times):
+        text = f"{subject[0].upper()}{subject[1:]} {action} {when}."
+        found.append((text, index, 100 * index + s))
   return _from_texts(lm, "language", found, LANGUAGES, pooled=True)
 
 

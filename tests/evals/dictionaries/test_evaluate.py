@@ -66,7 +66,7 @@ def test_it_stops_at_enough_tokens(case):
     case.lm,
     sae,
     itertools.repeat(case.batch),  # no more is read than is needed
-    metrics=(evals.L0(), evals.Fvu(most_tokens=1)),
+    metrics=(evals.L0(), evals.Fvu(most_tokens=case.batch.num_counted)),
     tokens=int(case.batch.counted.sum()) + 1,
     progress=lambda label, share: told.append((label, share)),
   )

@@ -164,6 +164,7 @@ def test_batches_and_padding_make_no_difference(metric, case):
       assert_same(value, whole[name])
     for name, ratio in found[kind].ratios.items():
       assert ratio.num_rows == case.found[kind].ratios[name].num_rows == 3
+      assert len(ratio.above) == 3  # rows of padding are not resampled
 
 
 @METRICS
