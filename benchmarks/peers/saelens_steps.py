@@ -1,11 +1,9 @@
 """SAELens' trainer: what `SAETrainer.fit` does for every batch.
 
-With what is faster: Adam's fused kernel; for TopK the better of dense and
-sparse activations.
+With Adam's fused kernel, which is faster.
 """
 
 from collections.abc import Callable, Mapping
-import time
 from typing import Any
 
 from benchmarks.protocol import Case, limit_threads, serve
@@ -14,31 +12,26 @@ from benchmarks.training_rows import Batches
 MANY = 30_000  # steps of the run that the schedules are made for
 
 
-def _jump_relu(shape: dict[str, Any], k: int) -> list:
+def _jump_relu(shape: dict[str, Any], k: int) -> Any:
   from sae_lens.saes import jumprelu_sae as saes
 
   config = saes.JumpReLUTrainingSAEConfig(
     **shape, jumprelu_sparsity_loss_mode="quadratic", target_l0=k
   )
-  return [saes.JumpReLUTrainingSAE(config)]
+  return saes.JumpReLUTrainingSAE(config)
 
 
-def _batch_top_k(shape: dict[str, Any], k: int) -> list:
+def _batch_top_k(shape: dict[str, Any], k: int) -> Any:
   from sae_lens.saes import batchtopk_sae as saes
 
   config = saes.BatchTopKTrainingSAEConfig(**shape, k=k)
-  return [saes.BatchTopKTrainingSAE(config)]
+  return saes.BatchTopKTrainingSAE(config)
 
 
-def _top_k(shape: dict[str, Any], k: int) -> list:
+def _top_k(shape: dict[str, Any], k: int) -> Any:
   from sae_lens.saes import topk_sae as saes
 
-  return [
-    saes.TopKTrainingSAE(
-      saes.TopKTrainingSAEConfig(**shape, k=k, use_sparse_activations=sparse)
-    )
-    for sparse in (False, True)
-  ]
+  return saes.TopKTrainingSAE(saes.TopKTrainingSAEConfig(**shape, k=k))
 
 
 class _Rows:
@@ -80,19 +73,8 @@ def _step(trainer: Any) -> None:
   trainer.n_training_steps += 1
 
 
-def _seconds(trainer: Any) -> float:
-  """Time of the second step."""
-  _step(trainer)
-  start = time.perf_counter()
-  _step(trainer)
-  return time.perf_counter() - start
-
-
-def _train(make: Callable[[dict[str, Any], int], list]):
+def _train(make: Callable[[dict[str, Any], int], Any]):
   def setup(given: Mapping[str, Any]) -> Case:
-    def fresh(sae: Any):
-      return _trainer(sae, given, _Rows(Batches(given["rows"], given["batch"])))
-
     width = Batches(given["rows"], given["batch"]).width
     shape = {
       "d_in": width,
@@ -100,11 +82,8 @@ def _train(make: Callable[[dict[str, Any], int], list]):
       "device": "cpu",
       "dtype": "float32",
     }
-    saes = make(shape, given["k"])
-    if len(saes) > 1:
-      times = [_seconds(fresh(sae)) for sae in saes]
-      saes = [saes[times.index(min(times))]]
-    trainer = fresh(saes[0])
+    rows = _Rows(Batches(given["rows"], given["batch"]))
+    trainer = _trainer(make(shape, given["k"]), given, rows)
 
     def call():
       for _ in range(given["steps"]):
