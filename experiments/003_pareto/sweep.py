@@ -31,8 +31,8 @@ class Arm:
 
   activation: str
   matryoshka: bool = False
-  rate: float = 1e-3
-  rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
+  rate: float = 3e-4
+  rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
   weights: tuple[float, ...] = ()
   tried: tuple[float, ...] = ()
 
@@ -178,7 +178,9 @@ def _group(
   settings: Settings,
   steps: int,
 ) -> Group:
-  """Warm-ups are shares of the run, as it is short."""
+  """Warm-ups are shares of the run, as it is short; so are bandwidth and first
+  threshold of JumpReLU larger than in the technical paper.
+  """
   prefixes = settings.prefixes if arm.matryoshka else ()
   architecture = Architecture(
     "sae", arm.activation, settings.width, prefixes=prefixes
@@ -186,7 +188,10 @@ def _group(
   jump, gated = arm.activation == "jump_relu", arm.activation == "gated"
   sparsity = Sparsity(
     penalty="l0" if jump else "l1" if gated else "none",
+    weight=0.03,
     warmup_steps=0 if not (jump or gated) else max(1, steps // 4),
+    bandwidth=0.01,
+    threshold=0.01,
     frequency_weight=1e-3 if jump else 0.0,
   )
   top_k = not (jump or gated)
@@ -209,6 +214,7 @@ def _config(
   return TrainConfig(
     tuple(groups),
     steps,
+    scale="deviation",
     precision=settings.precision,
     log_every=max(1, min(50, steps // 10)),
     checkpoint_every=max(1, steps // 10),

@@ -63,15 +63,15 @@ def test_the_best_rate_is_chosen(sweep):
   reports = {}
   for group in config.groups:
     for member in group.members:
-      far = member.learning_rate == 3e-3
+      far = member.learning_rate == 1e-3
       weight = member.weight or 1
       reports[member.label] = {
         "l0": 3.0 / weight if group.name == "gated" else 300 if far else 32,
-        "fvu": 0.1 if far else 1e-3 / member.learning_rate,
+        "fvu": 0.1 if far else 1e-4 / member.learning_rate,
       }
   chosen = sweep.choose(sweep.FULL, reports)
-  assert chosen["top_k"] == {"rate": 1e-3}
-  assert chosen["gated"]["rate"] == 3e-3
+  assert chosen["top_k"] == {"rate": 3e-4}
+  assert chosen["gated"]["rate"] == 1e-3
   # L0 = 3 / weight, inside and past the weights that were tried.
   np.testing.assert_allclose(
     chosen["gated"]["weights"], [3 / 16, 3 / 32, 3 / 64], rtol=1e-6
