@@ -175,17 +175,20 @@ for name, both in (
 # %% [markdown]
 # ## What stands where is there to see
 #
-# An edit is a layer like any other. Here is the branch of layer 12 that the
-# edits above changed.
+# An edit is a layer like any other, wrapped around the site it acts on, and a
+# printed model shows it. Two edits at one site are two layers.
 
 # %%
 edited = surgery.intervene(
   lm.model, [surgery.ablate("z[12]", heads=[1]), surgery.scale("z[12]", 0.5)]
 )
-found = pz.select(edited).at_instances_of(surgery.ActiveSite).get_sequence()
-for layer in found:
-  print(type(layer).__name__, layer.name, "of layers", layer.layers)
-  print("  ", type(layer.change).__name__, layer.where)
+(layer,) = pz.select(edited).at_instances_of(surgery.ActiveSite).get_sequence()
+while isinstance(layer, surgery.ActiveSite):  # the last edit is outermost
+  print(
+    type(layer.change).__name__, "at", layer.name, "of layers", layer.layers
+  )
+  print("  ", layer.where)
+  layer = layer.inner
 
 # %% [markdown]
 # ## Patching: one activation from another run
@@ -233,7 +236,9 @@ print(
 # the residual stream behind layer 12, it should make the model write like the
 # first set. Whether it does is measured on sentences that had no part in it:
 # how much likelier do they become, in nats a token? French ones should, English
-# ones should not. A random direction of the same length is the control.
+# ones should not. A random direction of the same length is the control. More is
+# not better: half the difference does most, and twice the difference breaks the
+# model.
 
 # %%
 french = [

@@ -143,3 +143,48 @@ class TestQuickstartTellsTheTruth:
     lines = quickstart.printed("for factor in").splitlines()
     without, as_it_is, twice = (float(line.split()[-1]) for line in lines)
     assert without < 0.5 < as_it_is < twice
+
+
+@pytest.fixture(scope="module")
+def surgery_notebook(execute):
+  """The notebook on surgery, on the real weights."""
+  return execute(read("03_surgery_and_steering"))
+
+
+@pytest.mark.real
+@pytest.mark.slow
+class TestSurgeryTellsTheTruth:
+  """What its text says about the real model is what its cells show."""
+
+  def test_the_second_name_decides(self, surgery_notebook):
+    lines = surgery_notebook.printed("source = gs.capture").splitlines()
+    there, before = (float(line.split()[-1]) for line in lines)
+    clean, other = (
+      float(line.split()[-1])
+      for line in surgery_notebook.printed("def margin").splitlines()
+    )
+    assert there < 0 < before
+    assert abs(before - clean) < 0.05
+    assert abs(there - other) < 0.5
+
+  def test_the_order_matters(self, surgery_notebook):
+    lines = surgery_notebook.printed("push, double").splitlines()
+    assert [line.split()[-1] for line in lines] == ["2.00", "1.00"]
+
+  def test_half_the_direction_does_most(self, surgery_notebook):
+    change = {}
+    for line in surgery_notebook.printed("for strength in").splitlines():
+      label, language = line.split(":")[0], line.split(":")[1].split()[0]
+      number = line.split("texts: ")[1].split()[0].replace("−", "-")
+      change[label, language] = float(number)
+    assert change["French x 0.5", "French"] < change["French x 1.0", "French"]
+    assert change["French x 1.0", "French"] < 0
+    assert change["French x 2.0", "French"] > 0
+    assert all(n > 0 for (_, lang), n in change.items() if lang == "English")
+    assert all(n > 0 for (label, _), n in change.items() if "random" in label)
+
+  def test_kept_errors_change_nothing(self, surgery_notebook):
+    lines = surgery_notebook.printed("sae = principal_dictionary").splitlines()
+    few, many, kept = (line.split("texts: ")[1].split()[0] for line in lines)
+    assert float(few) > float(many) > 1
+    assert float(kept.replace("−", "-")) == 0
