@@ -43,7 +43,7 @@ def test_every_extra_exists():
   named = set(re.findall(r'-e "\.\[(\w+)\]"', README))
   assert named == {"demo", "test"}
   listed = README.partition("- Extras: ")[2].partition("\n\n")[0]
-  assert set(re.findall(r"`(\w+)`", listed)) == extras
+  assert set(re.findall(r"`([\w-]+)`", listed)) == extras
   assert named <= extras
 
 
