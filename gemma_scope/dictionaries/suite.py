@@ -209,6 +209,8 @@ def open_suite(path: str | os.PathLike) -> Suite:
     sites = {k: tuple(v) for k, v in index["dictionaries"].items()}
     return Suite(path, index["model"], sites, card)
   except (ValueError, KeyError, TypeError, AttributeError) as error:
+    if isinstance(error, CheckpointError):
+      raise
     raise _damaged(path, repr(error)) from error
 
 
