@@ -30,6 +30,7 @@ warnings.simplefilter("error")
 warnings.filterwarnings("ignore", ".*chararray.*", DeprecationWarning)
 warnings.filterwarnings("default", module="(ipykernel|jupyter|zmq).*")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_num_cpu_devices", 8)  # code before a notebook uses JAX
 jax.config.update(
   "jax_compilation_cache_dir", {jax.config.jax_compilation_cache_dir!r}
 )
