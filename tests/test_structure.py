@@ -47,6 +47,7 @@ FREE = (
 
 # Source file -> the test that covers it, where the names do not mirror.
 TESTED_IN: dict[str, str] = {
+  "analysis/latent_state.py": "analysis/test_latent_examples.py",
   # One suite that every member of the family passes.
   "dictionaries/cross_layer.py": "dictionaries/test_family.py",
   "dictionaries/crosscoder.py": "dictionaries/test_family.py",

@@ -33,6 +33,7 @@ from gemma_scope.viz.attributions import Progress, attribute_prompt
 from gemma_scope.viz.explanation import Explanation
 from gemma_scope.viz.features import (
   SITES,
+  Features,
   Question,
   prompt_features,
   suite_sites,
@@ -88,17 +89,12 @@ def explain(
   objective = _objective(target_id, against_id)
   grid = _lens_grid(lm, acts, target_id, tell)
   components = _components(lm, acts, objective, tell)
-  streams: tuple[Site, ...] = ()
-  if suite is not None:
-    streams = suite_sites(suite, lm.config.num_layers)
+  streams = suite_sites(suite, lm.config.num_layers) if suite else ()
   said = attribute_prompt(lm, batch, objective, chosen, tell, streams)
-  tokens, found = _tokens(lm, ids), None
-  if suite is not None:
-    tell("Reading the latents of the starter suite")
-    title = None if said.flow is None else said.flow.title
-    counted = np.asarray([not token.special for token in tokens])
-    question = Question(counted, target_id, against_id, said.streams, title)
-    found = prompt_features(lm, suite, acts, question)
+  tokens = _tokens(lm, ids)
+  title = None if said.flow is None else said.flow.title
+  counted = np.asarray([not token.special for token in tokens])
+  question = Question(counted, target_id, against_id, said.streams, title)
   config = {"prompt": prompt, "target": target, "against": against}
   config |= {"chat": chat, "methods": chosen, "features": features}
   return Explanation(
@@ -114,7 +110,7 @@ def explain(
     components=components,
     attention=_attention(lm, acts),
     manifest=_manifest(lm, config, time.perf_counter() - start),
-    features=found,
+    features=_features(lm, suite, acts, question, tell),
     features_note=note,
   )
 
@@ -150,6 +146,19 @@ def _check_methods(methods: Sequence[str] | None) -> tuple[str, ...]:
       instead=f"any of {', '.join(METHOD_TEXTS)}",
     )
   return chosen
+
+
+def _features(
+  lm: LanguageModel,
+  suite: Suite | None,
+  acts: Capture,
+  question: Question,
+  tell: Progress,
+) -> Features | None:
+  if suite is None:
+    return None
+  tell("Reading the latents of the starter suite")
+  return prompt_features(lm, suite, acts, question)
 
 
 def _prompt_ids(lm: LanguageModel, prompt: str, chat: bool | str) -> np.ndarray:
