@@ -1,6 +1,9 @@
 """How good sparse dictionaries are: many at once, on one pass over text.
 
-found = evaluate(lm, {"ours": sae, "theirs": other}, batches)
+`evaluate(lm, {"ours": sae, "theirs": other}, batches)` measures L0, FVU, losses
+and more. `sparse_probes`, `absorption`, `targeted_perturbation` and `shift` look
+for concepts, beside neurons, principal components and the vector itself.
+`baselines` has dictionaries that were not trained.
 """
 
 from gemma_scope.evals.dictionaries import baselines as baselines
