@@ -10,7 +10,12 @@ from typing import Any
 
 import jax
 
-from gemma_scope.planning.costs import ONE_PIECE, costs_by_layers, costs_of
+from gemma_scope.planning.costs import (
+  ONE_PIECE,
+  compiled,
+  costs_by_layers,
+  costs_of,
+)
 from gemma_scope.planning.flops import matmul_flops
 from gemma_scope.planning.machines import Machine, find_machine
 from gemma_scope.planning.report import Memory, Plan
@@ -43,13 +48,13 @@ def plan(
   jitted = f if hasattr(f, "lower") else jax.jit(f)
   program = jax.make_jaxpr(jitted)(*placed)
   lowered = jitted.lower(*placed)  # pyright: ignore
-  compiled, needed = _compile(lowered)
+  made, needed = _compile(lowered)
   return Plan(
     title=getattr(f, "__name__", "a function"),
     machine=machine,
-    memory=None if compiled is None else _memory(compiled),
+    memory=None if made is None else _memory(made),
     needed=needed,
-    costs=None if compiled is None else costs_of(compiled),
+    costs=None if made is None else costs_of(made),
     ideal_flops=matmul_flops(program) / machine.count,
     float32=_any_float32(placed),
     loops="scan[" in str(program) or "while[" in str(program),
@@ -65,20 +70,20 @@ def plan_step(step: Step, *, costs: bool = True) -> Plan:
       compilations.
   """
   shape = step.shape
-  compiled, needed = _compile(step.lower())
+  made, needed = _compile(step.lower())
   found = None
   if costs:
     tpu = shape.machine.mesh.devices.flat[0].platform == "tpu"
     options = ONE_PIECE if tpu else {}
     if shape.scan:
       found = costs_by_layers(step.lower_few, *step.kinds, options)
-    elif compiled is not None:
-      found = costs_of(compiled)
+    elif made is not None:
+      found = costs_of(made)
   return Plan(
     title=f"{shape.model}, {step.title}, "
     f"{shape.batch} x {shape.tokens} tokens, {shape.dtype}",
     machine=shape.machine,
-    memory=None if compiled is None else _memory(compiled),
+    memory=None if made is None else _memory(made),
     needed=needed,
     costs=found,
     ideal_flops=matmul_flops(step.program()) / shape.machine.count,
@@ -109,17 +114,17 @@ def largest_batch(step: Step) -> int:
 def _compile(lowered: Any) -> tuple[Any | None, float]:
   """The compiled program, if it fits, and the bytes it needs on a chip."""
   try:
-    compiled = lowered.compile()
+    program = compiled(lowered)
   except jax.errors.JaxRuntimeError as error:
     found = _NEEDED.search(str(error))
     if found is None:
       raise
     return None, float(found[1]) * _UNITS[found[2].upper()]
-  return compiled, _memory(compiled).total
+  return program, _memory(program).total
 
 
-def _memory(compiled: Any) -> Memory:
-  stats = compiled.memory_analysis()
+def _memory(program: Any) -> Memory:
+  stats = program.memory_analysis()
   return Memory(
     arguments=float(stats.argument_size_in_bytes),
     outputs=float(stats.output_size_in_bytes - stats.alias_size_in_bytes),

@@ -15,6 +15,7 @@ import dataclasses
 import math
 import re
 from typing import Any
+import warnings
 
 import jax
 
@@ -66,13 +67,13 @@ class Costs:
     )
 
 
-def costs_of(compiled: Any) -> Costs:
+def costs_of(program: Any) -> Costs:
   """The costs of a compiled program, bodies of loops counted once."""
-  found = compiled.cost_analysis() or {}
+  found = program.cost_analysis() or {}
   found = found[0] if isinstance(found, list) else found
   messages: dict[str, float] = {}
   sizes: dict[str, float] = {}
-  text = _text(compiled)
+  text = _text(program)
   for shape, kind in _MESSAGE.findall(text or ""):
     messages[kind] = messages.get(kind, 0.0) + 1
     sizes[kind] = sizes.get(kind, 0.0) + _bytes(shape)
@@ -85,13 +86,13 @@ def costs_of(compiled: Any) -> Costs:
   )
 
 
-def _text(compiled: Any) -> str | None:
+def _text(program: Any) -> str | None:
   """The compiled program; None where JAX cannot read what the compiler made.
 
   The TPU compiler is a package of its own, and newer than JAX's reader.
   """
   try:
-    return compiled.as_text()
+    return program.as_text()
   except jax.errors.JaxRuntimeError:
     return None
 
@@ -112,13 +113,25 @@ def costs_by_layers(
   """
 
   def made(*layers: int) -> Costs:
-    return costs_of(lower(*layers).compile(compiler_options=options or None))
+    return costs_of(compiled(lower(*layers), options))
 
   none = total = made(0, 0)
   for count, one in ((local, (1, 0)), (globally, (0, 1))):
     if count:
       total = total.plus(made(*one).plus(none, -1.0), float(count))
   return total
+
+
+def compiled(lowered: Any, options: dict[str, str] | None = None) -> Any:
+  """Compiles a lowered program.
+
+  JAX cannot take programs for machines that are not there back out of its
+  persistent cache, and says so; they are compiled again.
+  """
+  with warnings.catch_warnings():
+    message = "Error reading persistent compilation cache"
+    warnings.filterwarnings("ignore", message, UserWarning)
+    return lowered.compile(compiler_options=options or None)
 
 
 def _bytes(shape: str) -> float:

@@ -83,11 +83,11 @@ def test_a_step_is_what_is_run(small):
 )
 def test_what_the_compiler_says_where_it_does_not_fit(message, gib):
   class Lowered:
-    def compile(self):
+    def compile(self, compiler_options):
       raise jax.errors.JaxRuntimeError(message)
 
-  compiled, needed = compiling._compile(Lowered())
-  assert compiled is None
+  made, needed = compiling._compile(Lowered())
+  assert made is None
   assert needed == gib * 2**30
 
 

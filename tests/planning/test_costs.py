@@ -1,12 +1,19 @@
 """What the compiler says of a chip's work, and loops counted right."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 import pytest
 
-from gemma_scope.planning.costs import Costs, costs_by_layers, costs_of
+from gemma_scope.planning.costs import (
+  Costs,
+  compiled,
+  costs_by_layers,
+  costs_of,
+)
 
 
 def test_products_of_one_program():
@@ -73,3 +80,14 @@ def test_a_program_that_cannot_be_read_is_told():
   found = costs_of(Compiled())
   assert (found.flops, found.messages, found.unread) == (7.0, {}, True)
   assert Costs(1.0, 1.0, {}, {}).plus(found, 2.0).unread
+
+
+def test_what_a_cache_cannot_give_back_is_compiled():
+  class Lowered:
+    def compile(self, compiler_options):
+      message = "Error reading persistent compilation cache entry for 'f'"
+      warnings.warn(message, stacklevel=1)
+      return compiler_options
+
+  assert compiled(Lowered(), {"a": "1"}) == {"a": "1"}
+  assert compiled(Lowered()) is None
