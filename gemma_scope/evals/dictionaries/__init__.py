@@ -1,8 +1,8 @@
 """How good sparse dictionaries are: many at once, on one pass over text.
 
 `evaluate(lm, {"ours": sae, "theirs": other}, batches)` measures L0, FVU, losses
-and more. `sparse_probes`, `absorption`, `targeted_perturbation` and `shift` look
-for concepts, beside neurons, principal components and the vector itself.
+and more. `sparse_probes`, `absorption`, `targeted_perturbation` and `shift`
+look for concepts, beside neurons, principal components and the vector itself.
 `baselines` has dictionaries that were not trained.
 """
 
