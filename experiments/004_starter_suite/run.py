@@ -9,8 +9,8 @@ mlp_in -> mlp_write (width 448) and 4 SAEs of resid_post (width 1,024, layers 5,
 9, 12, 15), all Matryoshka JumpReLU, from one forward pass shared by all. Cost:
 141,000 rows a second on an H200 (three minutes for 24 million tokens, besides
 compiling; XLA_FLAGS=--xla_gpu_autotune_level=0 keeps that short); on two CPU
-cores about an hour for 1.5 million (`--tokens 1500000`). It may be stopped at any
-time and goes on where it was, from out/004_starter_suite.
+cores about an hour for 1.5 million (`--tokens 1500000`). It may be stopped at
+any time and goes on where it was, from out/004_starter_suite.
 
 What it writes is gemma_scope/dictionaries/starter/suite.zip, int8 rows, with
 what every latent fires on and a card of metrics on held-out text.
