@@ -2,7 +2,7 @@
 
     pip install "gemma-scope[tpu]"
     python experiments/002_tpu_plan/run.py            # hours; resumes where cut
-    python experiments/002_tpu_plan/run.py --only 27b # one size
+    python experiments/002_tpu_plan/run.py --only 27b-pt-v5e_16x16
     python experiments/002_tpu_plan/run.py --table    # RESULTS.md again
 
 All five sizes x {v5e:2x2, 4x4, 8x8, 16x16, v5p:2x2x1, 4x4x4, v6e:4x4} in
@@ -23,17 +23,24 @@ import argparse
 import itertools
 import json
 import logging
+import math
 import pathlib
 import time
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from gemma_scope import planning
+from gemma_scope.model.build import abstract_gemma
+from gemma_scope.model.config import preset
 from gemma_scope.planning.steps import Shape
 from gemma_scope.weights.folders import new_file
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 OUT = ROOT / "out" / "002_tpu_plan"
 RESULTS = pathlib.Path(__file__).parent / "RESULTS.md"
+ANALYSIS = RESULTS.with_name("analysis.md")
 
 SIZES = ("270m", "1b-pt", "4b-pt", "12b-pt", "27b-pt")
 MACHINES = (
@@ -49,14 +56,14 @@ _log = logging.getLogger(__name__)
 def main() -> None:
   """Makes the plans that are missing, then the table."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument("--only", default="", help="sizes that contain this")
+  parser.add_argument("--only", default="", help="cases so named")
   parser.add_argument("--table", action="store_true", help="no new plans")
   options = parser.parse_args()
   logging.basicConfig(level=logging.INFO, format="%(message)s")
   logging.getLogger("jax").setLevel(logging.WARNING)
-  cases = [c for c in all_cases() if options.only in c[0]]
+  cases = [c for c in all_cases() if options.only in path_of(c).stem]
   for done, case in enumerate(cases):
-    path = OUT / f"{'-'.join(map(str, case)).replace(':', '_')}.json"
+    path = path_of(case)
     if not options.table and not path.exists():
       start = time.perf_counter()
       found = make_plan(*case)
@@ -81,6 +88,11 @@ def all_cases() -> list[tuple[str, str, int, str]]:
   ]
 
 
+def path_of(case: tuple[str, str, int, str]) -> pathlib.Path:
+  """The file of a plan."""
+  return OUT / f"{'-'.join(map(str, case)).replace(':', '_')}.json"
+
+
 def make_plan(size: str, name: str, tokens: int, step: str) -> dict[str, Any]:
   """One plan as JSON."""
   machine = planning.find_machine(name)
@@ -97,7 +109,7 @@ def make_plan(size: str, name: str, tokens: int, step: str) -> dict[str, Any]:
 
 
 def results_page() -> str:
-  """RESULTS.md from the plans that are there."""
+  """RESULTS.md: what was written by hand, and the plans that are there."""
   plans = [json.loads(path.read_text()) for path in OUT.glob("*.json")]
   cases = itertools.product(SIZES, STEPS, TOKENS, MACHINES)
   order = {(s, m, t, step): i for i, (s, step, t, m) in enumerate(cases)}
@@ -105,7 +117,13 @@ def results_page() -> str:
     key=lambda p: order[p["size"], p["machine"]["name"], p["tokens"], p["step"]]
   )
   lines = [
-    "# Plans for TPU slices",
+    *ANALYSIS.read_text().splitlines(),
+    "",
+    "## Weights on a chip, GiB (of how many there are)",
+    "",
+    *weights_table(),
+    "",
+    "## Plans",
     "",
     f"Written by `run.py`: {len(plans)} of {len(order)} plans. bfloat16; one "
     "row for each part of the mesh's `data` axis. Memory is of one chip, as "
@@ -118,6 +136,25 @@ def results_page() -> str:
     *map(_row, plans),
   ]
   return "\n".join(lines) + "\n"
+
+
+def weights_table() -> list[str]:
+  """GiB of weights on a chip, from shapes and shardings alone."""
+  machines = [planning.find_machine(name) for name in MACHINES]
+  names = [f"{m.name} ({m.chip.memory / 2**30:.1f})" for m in machines]
+  lines = [f"| model | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+  for size in SIZES:
+    config = preset(f"gemma-3-{size}")
+    cells = []
+    for machine in machines:
+      model = abstract_gemma(config, jnp.bfloat16, mesh=machine.mesh)
+      held = sum(
+        2 * math.prod(leaf.sharding.shard_shape(leaf.shape))
+        for leaf in jax.tree.leaves(model)
+      )
+      cells.append(f"{held / 2**30:.2f}")
+    lines.append(f"| {size} | {' | '.join(cells)} |")
+  return lines
 
 
 def _row(plan: dict[str, Any]) -> str:
