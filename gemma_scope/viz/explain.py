@@ -18,7 +18,7 @@ import numpy as np
 
 from gemma_scope import axes
 from gemma_scope.activations.run import Capture, capture
-from gemma_scope.activations.tokens import TokenBatch, to_tokens
+from gemma_scope.activations.tokens import to_tokens
 from gemma_scope.analysis import direct, lens
 from gemma_scope.analysis import explanation as parts
 from gemma_scope.analysis.predict import top_tokens
@@ -29,7 +29,11 @@ from gemma_scope.manifest import make_manifest
 from gemma_scope.model.chat import chat_ids
 from gemma_scope.model.language_model import LanguageModel
 from gemma_scope.sites import Site
-from gemma_scope.viz.attributions import Progress, attribute_prompt
+from gemma_scope.viz.attributions import (
+  Progress,
+  PromptAttributions,
+  attribute_prompt,
+)
 from gemma_scope.viz.explanation import Explanation
 from gemma_scope.viz.features import (
   SITES,
@@ -43,6 +47,8 @@ from gemma_scope.viz.methods import DEFAULT_METHODS, METHOD_TEXTS
 LENS_COLUMNS = 128  # of longer prompts the lens reads the last ones
 PATTERN_TOKENS = 1024  # of longer prompts no patterns: 18 x 4 x T x T floats
 PREDICTIONS = 10
+
+Ends = tuple[int, int | None]  # the token explained, and its rival
 
 
 def explain(
@@ -63,11 +69,9 @@ def explain(
     prompt: The text; BOS is added.
     target: The token explained (text or id); by default the most probable.
     against: A token to compare with: explains the difference of logits.
-    chat: Whether to wrap the prompt as a user's turn (-it models); a text is
-      the system's, in front of it.
+    chat: Whether it is a user's turn (-it models); a text is the system's.
     methods: Attribution methods; by default `DEFAULT_METHODS`.
-    features: Whether to show latents of the starter suite, where it is of this
-      model.
+    features: Whether to show latents of the starter suite, if it is of this.
     progress: Called with what is being done.
 
   Returns:
@@ -80,37 +84,31 @@ def explain(
   chosen = _check_methods(methods)
   ids = _prompt_ids(lm, prompt, chat)
   suite, note = _suite(lm, features)
-  batch = dataclasses.replace(to_tokens(lm, ids), exact=False)
   tell("Running the model")
-  acts = _capture(lm, batch, () if suite is None else SITES)
+  acts = _capture(lm, ids, () if suite is None else SITES)
   logits = np.asarray(acts["logits"].data_array)[0, -1]
-  target_id = _target_id(lm, logits, target)
-  against_id = None if against is None else lm.tokenizer.token_id(against)
-  objective = _objective(target_id, against_id)
-  grid = _lens_grid(lm, acts, target_id, tell)
-  components = _components(lm, acts, objective, tell)
+  ends = _ends(lm, logits, target, against)
+  objective = _objective(*ends)
   streams = suite_sites(suite, lm.config.num_layers) if suite else ()
-  said = attribute_prompt(lm, batch, objective, chosen, tell, streams)
+  said = attribute_prompt(lm, acts.tokens, objective, chosen, tell, streams)
   tokens = _tokens(lm, ids)
-  title = None if said.flow is None else said.flow.title
-  counted = np.asarray([not token.special for token in tokens])
-  question = Question(counted, target_id, against_id, said.streams, title)
   config = {"prompt": prompt, "target": target, "against": against}
   config |= {"chat": chat, "methods": chosen, "features": features}
+  found = _features(lm, suite, acts, _question(tokens, ends, said), tell)
   return Explanation(
     prompt=prompt,
     model=lm.title,
-    target=_target_info(lm, logits, target_id, against_id, len(ids)),
+    target=_target_info(lm, logits, ends, len(ids)),
     tokens=tokens,
     predictions=_predictions(lm, logits),
     attributions=said.attributions,
     random_areas=said.random,
     flow=said.flow,
-    lens=grid,
-    components=components,
+    lens=_lens_grid(lm, acts, ends[0], tell),
+    components=_components(lm, acts, objective, tell),
     attention=_attention(lm, acts),
     manifest=_manifest(lm, config, time.perf_counter() - start),
-    features=_features(lm, suite, acts, question, tell),
+    features=found,
     features_note=note,
   )
 
@@ -148,6 +146,15 @@ def _check_methods(methods: Sequence[str] | None) -> tuple[str, ...]:
   return chosen
 
 
+def _question(
+  tokens: Sequence[parts.TokenInfo], ends: Ends, said: PromptAttributions
+) -> Question:
+  """What the dictionaries are asked."""
+  title = None if said.flow is None else said.flow.title
+  counted = np.asarray([not token.special for token in tokens])
+  return Question(counted, *ends, said.streams, title)
+
+
 def _features(
   lm: LanguageModel,
   suite: Suite | None,
@@ -178,22 +185,26 @@ def _prompt_ids(lm: LanguageModel, prompt: str, chat: bool | str) -> np.ndarray:
 
 
 def _capture(
-  lm: LanguageModel, batch: TokenBatch, others: Sequence[str]
+  lm: LanguageModel, ids: np.ndarray, others: Sequence[str]
 ) -> Capture:
   """The one forward pass behind everything but the attributions."""
+  batch = dataclasses.replace(to_tokens(lm, ids), exact=False)
   sites = [*direct.SITES, *others, "resid_post[:]", "logits"]
   if batch.width <= PATTERN_TOKENS:
     sites.append("pattern[:]")
   return capture(lm, batch, sites, logits_at=-1)
 
 
-def _target_id(
-  lm: LanguageModel, logits: np.ndarray, target: str | int | None
-) -> int:
-  """The token explained: the one asked for, or the most probable."""
-  if target is None:
-    return int(logits.argmax())
-  return lm.tokenizer.token_id(target)
+def _ends(
+  lm: LanguageModel,
+  logits: np.ndarray,
+  target: str | int | None,
+  against: str | int | None,
+) -> Ends:
+  """Ids of the token explained (asked for, or most probable) and its rival."""
+  known = lm.tokenizer.token_id
+  first = int(logits.argmax()) if target is None else known(target)
+  return first, None if against is None else known(against)
 
 
 def _objective(target_id: int, against_id: int | None) -> Target:
@@ -249,13 +260,12 @@ def _tokens(lm: LanguageModel, ids: np.ndarray) -> tuple[parts.TokenInfo, ...]:
 def _target_info(
   lm: LanguageModel,
   logits: np.ndarray,
-  target_id: int,
-  against_id: int | None,
+  ends: Ends,
   length: int,
 ) -> parts.TargetInfo:
+  target_id, other = ends
   probs = np.asarray(jax.nn.softmax(jnp.asarray(logits)))
   text = lm.tokenizer.token_text
-  other = against_id
   value = float(logits[target_id])
   return parts.TargetInfo(
     id=target_id,
