@@ -102,7 +102,7 @@ def train_theirs(
   folder = options.out / f"saelens_lr_{lr:g}"
   command = [options.peer_python, "-W", "ignore", "-m"]
   command += ["benchmarks.peers.saelens_train", str(rows), str(folder)]
-  for name in ("width", "layer", "device"):
+  for name in ("width", "layer", "model", "device"):
     command += [f"--{name}", str(getattr(options, name))]
   subprocess.run(
     [*command, "--k", str(k), "--lr", str(lr)], cwd=ROOT, check=True

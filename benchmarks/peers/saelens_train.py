@@ -44,7 +44,7 @@ def make(options: argparse.Namespace, d: int):
   about = {
     "hook_name": f"blocks.{options.layer}.hook_resid_post",
     "hook_head_index": None,
-    "model_name": "gemma-3-270m",
+    "model_name": options.model,
   }
   for name, value in about.items():
     sae.cfg.metadata[name] = value
@@ -87,6 +87,7 @@ def main() -> None:
   parser.add_argument("--k", type=float, required=True)
   parser.add_argument("--width", type=int, default=1024)
   parser.add_argument("--layer", type=int, default=9)
+  parser.add_argument("--model", default="gemma-3-270m", help="its name")
   parser.add_argument("--lr", type=float, default=3e-4)
   parser.add_argument("--warmup", type=int, default=100)
   parser.add_argument("--dead-after", type=int, default=100, help="steps")
