@@ -54,6 +54,24 @@ def make_folder(path: pathlib.Path) -> None:
     ) from error
 
 
+def remove_leftovers(
+  path: pathlib.Path, layout: layouts.Layout, host: int
+) -> None:
+  """Removes the temporary files of writers of this host that were killed.
+
+  What all hosts write is cleared up where there is one host only: another may
+  be writing it just now.
+  """
+  found = list(path.glob(f"commits/.host_{host:04d}.json.*.tmp"))
+  for left in path.glob("shards/.*.tmp"):
+    if int(left.name.split(".")[1]) % layout.hosts == host:
+      found.append(left)
+  if layout.hosts == 1:
+    found += [*path.glob(".*.json.*.tmp"), *path.glob("*/.zarr.json.*.tmp")]
+  for left in found:
+    left.unlink(missing_ok=True)
+
+
 def make_or_check(
   path: pathlib.Path, layout: layouts.Layout, manifest: Manifest
 ) -> None:

@@ -81,6 +81,7 @@ class StoreWriter:
     self._arrays: dict[str, ShardWriter] = {}
     try:
       opening.make_or_check(self.path, layout, manifest)
+      opening.remove_leftovers(self.path, layout, host)
       self.committed = commits.read_commit(self.path, host)
       self._open_arrays()
     except BaseException:

@@ -37,6 +37,29 @@ def test_a_folder_of_a_writer_that_was_killed_at_once(tmp_path):
   write(tmp_path, 1)
 
 
+LEFT = (
+  ".manifest.json.12ab.tmp",
+  "tokens/.zarr.json.12ab.tmp",
+  "commits/.host_0000.json.12ab.tmp",
+  "shards/.00000002.json.12ab.tmp",
+  "commits/.host_0001.json.12ab.tmp",
+  "shards/.00000003.json.12ab.tmp",
+)
+
+
+@pytest.mark.parametrize(
+  ("hosts", "stays"), [(1, LEFT[4:5]), (2, (*LEFT[:2], *LEFT[4:]))]
+)
+def test_temporary_files_of_killed_writers_go(tmp_path, hosts, stays):
+  """Those of this host, and where there is one host those of all."""
+  layout = Layout(WIDTHS, "bfloat16", 10, hosts)
+  write(tmp_path, 4, layout)
+  for name in LEFT:
+    (tmp_path / name).write_text("half")
+  write(tmp_path, 4, layout)
+  assert [name for name in LEFT if (tmp_path / name).exists()] == list(stays)
+
+
 @pytest.mark.parametrize(
   ("layout", "about", "message"),
   [
