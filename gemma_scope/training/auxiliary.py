@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def aux_loss(
   params: Params,
   zs: Sequence[Float[Array, "rows latents"]],
-  missed: Float[Array, "rows written"],
+  missed: tuple[Float[Array, "rows written"], Float[Array, " rows"] | None],
   dead: Sequence[Float[Array, " latents"]],
   setting: "tuple[Group, Layout, str]",
 ) -> Float[Array, ""]:
@@ -36,13 +36,13 @@ def aux_loss(
   Args:
     params: One member's.
     zs: Products with the encoder's bias, of each part.
-    missed: y - y_K.
+    missed: y - y_K, and what rows count (None: one each).
     dead: Rows since each latent fired where it is dead, else 0.
     setting: Group, layout and precision.
   """
   group, layout, precision = setting
   options = group.revival
-  e = jax.lax.stop_gradient(missed)
+  e, weights = jax.lax.stop_gradient(missed)
   rebuilt = jnp.zeros_like(e)
   for p, part in enumerate(params["parts"]):
     pool = min(options.aux_pool, zs[p].shape[1])
@@ -53,5 +53,6 @@ def aux_loss(
     before = layout.offset(p)
     rebuilt = rebuilt + jnp.pad(y, ((0, 0), (before, 0)))
   any_dead = jnp.stack([(d > 0).any() for d in dead]).any()
-  value = jnp.square(e - rebuilt).sum(axis=1).mean()
+  squares = jnp.square(e - rebuilt).sum(axis=1)
+  value = (squares if weights is None else squares * weights).mean()
   return options.aux_weight * jnp.where(any_dead, value, 0)

@@ -25,7 +25,7 @@ from gemma_scope.training.options import (
 )
 
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
-SCALES = ("norm", "deviation", "none")
+SCALES = ("norm", "deviation", "median", "none")
 CENTRES = ("mean", "geometric_median", "zero")
 _TOP_K = ("top_k", "batch_top_k")
 
@@ -85,6 +85,9 @@ class Group:
     sparsity: Of all of them.
     revival: Of all of them.
     optimiser: Of all of them.
+    row_limit: Rows farther than this from the batch's mean, in units of the
+      scale, count in reconstruction losses as if they were so far; 0 for no
+      limit. Some tokens of Gemma 3 have forty times the usual norm.
     name: In metrics and errors.
   """
 
@@ -93,6 +96,7 @@ class Group:
   sparsity: Sparsity = dataclasses.field(default_factory=Sparsity)
   revival: Revival = dataclasses.field(default_factory=Revival)
   optimiser: Optimiser = dataclasses.field(default_factory=Optimiser)
+  row_limit: float = 0.0
   name: str = "group"
 
   def __post_init__(self) -> None:
@@ -152,8 +156,9 @@ class TrainConfig:
   Attributes:
     groups: What is trained.
     steps: Batches of rows to train on.
-    scale: Each site is scaled to unit mean squared "norm", or to unit mean
-      squared "deviation" from the centre, or "none".
+    scale: What is 1 at each site after scaling: the mean squared "norm", the
+      mean squared "deviation" from the centre, the "median" distance from it;
+      or "none".
     centre: Where biases start: at the "mean" or "geometric_median" of the
       first rows, or at "zero".
     first_batches: Batches read before training, for scale and centre.

@@ -12,7 +12,8 @@ al. 2025 (prefixes); Bricken et al. 2023 (L1); Anthropic, "Circuits Updates -
 January 2025" (tanh, decoder norms); Lindsey et al. 2024 (sum of decoder norms
 over sites); Rajamanoharan et al. 2024, "Improving Dictionary Learning with
 Gated SAEs", eq. 8 (gate); Gao et al. 2024 (aux). Gradients of L0 and p reach
-thresholds alone. The mean over prefixes keeps `weight`'s meaning whatever
+thresholds alone. With `Group.row_limit` squared errors of far rows weigh less.
+The mean over prefixes keeps `weight`'s meaning whatever
 their number.
 """
 
@@ -109,25 +110,54 @@ def loss(
       0.
     setting: Group, layout and precision.
   """
-  group, _, precision = setting
+  group, layout, precision = setting
   parts = params["parts"]
   encoded = encode(parts, batch.xs, group, numbers.l0, precision)
   ys = rebuild(params, [e.active.latents for e in encoded], batch, setting)
   missed = batch.y[None] - ys
-  terms = {"mse": jnp.square(missed).sum(axis=2).mean()}
+  weights = row_weights(batch.y, group, layout)
+  terms = {"mse": _mean(missed, weights)}
   per_row = sum_of([e.active.per_row for e in encoded])
   rest = {
     "sparsity": lambda: _sparsity(encoded, per_row, params, numbers, setting),
     "frequency": lambda: _frequency(encoded, group),
-    "gate": lambda: _gate(encoded, params, batch, setting),
+    "gate": lambda: _gate(encoded, params, batch, weights, setting),
     "aux": lambda: aux_loss(
-      params, [e.z for e in encoded], missed[-1], dead, setting
+      params, [e.z for e in encoded], (missed[-1], weights), dead, setting
     ),
   }
   for name in term_names(group)[1:]:
     terms[name] = rest[name]()
   seen = _seen(terms, encoded, per_row, missed[-1], batch)
   return sum_of(list(terms.values())), jax.lax.stop_gradient(seen)
+
+
+def row_weights(
+  y: Float[Array, "rows written"], group: Group, layout: Layout
+) -> Float[Array, " rows"] | None:
+  """What rows count in reconstruction losses; None for one each.
+
+  Args:
+    y: What is rebuilt.
+    group: For `row_limit`.
+    layout: For the number of sites, each with a scale of its own.
+  """
+  if not group.row_limit:
+    return None
+  squares = jnp.square(y - y.mean(axis=0, keepdims=True)).sum(axis=1)
+  most = group.row_limit**2 * layout.sites
+  return jnp.minimum(1, most / jnp.maximum(squares, most))
+
+
+def _mean(
+  missed: Float[Array, "prefixes rows written"],
+  weights: Float[Array, " rows"] | None,
+) -> Scalar:
+  """The mean over prefixes and rows of the weighted squared error."""
+  squares = jnp.square(missed).sum(axis=2)
+  if weights is not None:
+    squares = squares * weights[None, :]
+  return squares.mean()
 
 
 def rebuild(
@@ -201,13 +231,14 @@ def _gate(
   encoded: Sequence[Encoded],
   params: Params,
   batch: Batch,
+  weights: Float[Array, " rows"] | None,
   setting: tuple[Group, Layout, str],
 ) -> Scalar:
   frozen = jax.lax.stop_gradient(params)
   gates = [jax.nn.relu(e.z) for e in encoded]
   whole = _without_prefixes(setting)
-  y = rebuild(frozen, gates, batch, whole)[0]
-  return jnp.square(batch.y - y).sum(axis=1).mean()
+  y = rebuild(frozen, gates, batch, whole)
+  return _mean(batch.y[None] - y, weights)
 
 
 def _without_prefixes(

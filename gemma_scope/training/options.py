@@ -157,6 +157,9 @@ class Optimiser:
     warmup_from: The first learning rate, as a share of the full one.
     decay_steps: Last steps, over which it falls in a line to 0; 0 for none.
     clip_norm: Largest norm of a member's gradient; 0 for no limit.
+    clip_ratio: Largest norm of an array's gradient, as a multiple of what
+      Adam's second moment says is usual; 0 for no limit.
+    threshold_rate: Learning rate of thresholds, as a share of the others'.
     unit_norm: Whether decoder rows keep norm 1 and their gradients lose the
       part along the row.
   """
@@ -168,4 +171,6 @@ class Optimiser:
   warmup_from: float = 0.1
   decay_steps: int = 0
   clip_norm: float = 0.0
+  clip_ratio: float = 0.0
+  threshold_rate: float = 1.0
   unit_norm: bool = True

@@ -27,6 +27,7 @@ from gemma_scope.training.losses import (
   Seen,
   loss,
 )
+from gemma_scope.training.options import Optimiser
 from gemma_scope.training.parameters import (
   Layout,
   Params,
@@ -152,12 +153,16 @@ def _descend(
     grads = project_gradients(grads, state.params)
   if options.clip_norm:
     grads = _clipped(grads, options.clip_norm)
+  if options.clip_ratio:
+    grads = _restrained(grads, state.moments, options)
   updates, moments = transformation(options).update(grads, state.moments)
 
-  def moved(p: Array, u: Array) -> Array:
-    return p - _along(rates, p) * u
+  def moved(path: Any, p: Array, u: Array) -> Array:
+    at_threshold = getattr(path[-1], "key", None) == "threshold"
+    own = rates * options.threshold_rate if at_threshold else rates
+    return p - _along(own, p) * u
 
-  params = jax.tree.map(moved, state.params, updates)
+  params = jax.tree_util.tree_map_with_path(moved, state.params, updates)
   return constrain(params, options.unit_norm), moments
 
 
@@ -169,6 +174,23 @@ def _clipped(grads: Params, most: float) -> Params:
   norm = jnp.sqrt(functools.reduce(jnp.add, squares))
   factor = jnp.minimum(1, most / jnp.maximum(norm, 1e-12))
   return jax.tree.map(lambda g: g * _along(factor, g), grads)
+
+
+def _restrained(grads: Params, moments: Any, options: Optimiser) -> Params:
+  """Gradients of usual size, measured by each array's second moment."""
+  count = moments.count
+  seen = 1 - options.b2 ** count.astype(jnp.float32)
+
+  def limited(g: Array, v: Array) -> Array:
+    inner = tuple(range(1, g.ndim))
+    usual = v.sum(axis=inner) / jnp.maximum(seen, 1e-9)
+    squares = jnp.square(g).sum(axis=inner)
+    ratio = usual / jnp.maximum(squares, jnp.finfo(jnp.float32).tiny)
+    factor = jnp.minimum(1, options.clip_ratio * jnp.sqrt(ratio))
+    known = (count > 0) & (usual > 0)
+    return g * _along(jnp.where(known, factor, 1), g)
+
+  return jax.tree.map(limited, grads, moments.nu)
 
 
 def _along(values: Array, like: Array) -> Array:
