@@ -5,10 +5,11 @@ derivative of the target at x (under whatever rules the relevance is of):
 
     x = sum_j f_j d_j + b + error,    R_j = f_j (g . d_j),    R(x) = x . g
 
-so the relevance of a token at a site is that of its latents, and a rest: error
-and bias. It is what `attribute(lm.replace(splice(model, sae)), …,
-at=[sae.site.latents])` gives. Source: Marks et al. 2024, "Sparse Feature
-Circuits", section 2. Plain values of numpy arrays, like `explanation`.
+so the relevance of a token at a site is that of its latents, of the bias (what
+all tokens have in common), and of the error. It is what
+`attribute(lm.replace(splice(model, sae)), …, at=[sae.site.latents])` gives.
+Source: Marks et al. 2024, "Sparse Feature Circuits", section 2. Plain values of
+numpy arrays, like `explanation`.
 """
 
 from collections.abc import Mapping
@@ -39,6 +40,7 @@ class ActiveLatents:
     counted: [seq] which tokens count; the others have no latents here.
     totals: [seq] relevance of the site at each token, or None.
     explained: [seq] the part of it that all latents have together, or None.
+    bias: [seq] the part of the dictionary's bias, or None.
     fvu: Fraction of variance that it leaves unexplained on the tokens that
       count; NaN where these are fewer than two.
     l0: Active latents a token, on these tokens.
@@ -54,6 +56,7 @@ class ActiveLatents:
   counted: np.ndarray
   totals: np.ndarray | None
   explained: np.ndarray | None
+  bias: np.ndarray | None
   fvu: float
   l0: float
   held_out: Mapping[str, Any]
@@ -119,10 +122,12 @@ def active_latents(
   latents = np.asarray(dictionary.encode(x))
   rebuilt = np.asarray(dictionary.rebuild(latents, x))
   latents = np.where(counted[:, None], latents, 0)
-  scores, totals = None, None
+  scores, totals, bias = None, None, None
   if relevance is not None:
     rows = plain(dictionary.w_dec, axes.LATENTS, axes.OUTPUT)
-    scores = latents * (_slopes(relevance, x) @ rows.T)
+    slopes = _slopes(relevance, x)
+    scores = latents * (slopes @ rows.T)
+    bias = slopes @ plain(dictionary.b_dec, axes.OUTPUT)
     totals = relevance.sum(axis=1, dtype=np.float64)
   indices = _chosen(latents, scores, shown)
   there = indices != NOTHING
@@ -136,6 +141,7 @@ def active_latents(
     counted=counted,
     totals=totals,
     explained=None if scores is None else scores.sum(axis=1, dtype=np.float64),
+    bias=bias,
     fvu=_fvu(x[counted], rebuilt[counted]),
     l0=float((latents[counted] > 0).sum(1).mean()) if counted.any() else 0.0,
     held_out=dict(held_out or {}),

@@ -50,10 +50,12 @@ def _quality(layer: ActiveLatents) -> dict[str, Any]:
     "held_out": features_wording.held_out_share(layer) or "not known",
     "poor": features_wording.is_poor(layer),
   }
-  if layer.totals is not None and layer.explained is not None:
-    whole = float(layer.totals[layer.counted].sum())
-    latents = float(layer.explained[layer.counted].sum())
-    row |= {"whole": whole, "latents": latents, "rest": whole - latents}
+  parts = (layer.totals, layer.explained, layer.bias)
+  told = [float(p[layer.counted].sum()) for p in parts if p is not None]
+  if len(told) == len(parts):
+    whole, latents, bias = told
+    row |= {"whole": whole, "latents": latents, "bias": bias}
+    row["error"] = whole - latents - bias
   return row
 
 

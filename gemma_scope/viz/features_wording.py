@@ -28,10 +28,11 @@ def quality_sentence(layers: Sequence[ActiveLatents]) -> str:
   if tokens < 2:
     return "One token has no variance: how well latents describe it is unknown."
   sentence = (
-    f"Unexplained is the variance of these {tokens} tokens that is left"
+    f"Latents active a token; variance of these {tokens} tokens left "
+    "unexplained, beside that of held-out text"
   )
   if tokens < FEW:
-    sentence += "; of so few it is a rough number"
+    sentence += ". Of so few tokens it is a rough number"
   if poor:
     return f"{sentence}. At {join_words(poor)} latents describe it badly."
   return sentence + "."

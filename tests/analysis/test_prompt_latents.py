@@ -60,7 +60,8 @@ def test_relevance_is_that_of_the_spliced_model(spliced, sae, x):
   np.testing.assert_allclose(found.explained, expected.sum(1), atol=1e-4)
   bias = np.asarray(sae.b_dec.unwrap("output"))
   slopes = rows(spliced, site) / x
-  rest = rows(spliced, site.error).sum(1) + slopes @ bias
+  np.testing.assert_allclose(found.bias, slopes @ bias, atol=1e-4)
+  rest = rows(spliced, site.error).sum(1) + found.bias
   np.testing.assert_allclose(found.totals, found.explained + rest, atol=1e-4)
 
 
@@ -97,6 +98,7 @@ def test_without_relevance_activations_decide(made, sae):
   assert found.relevance is None
   assert found.totals is None
   assert found.explained is None
+  assert found.bias is None
   best = found.ranked(1)[0]
   t, j = np.unravel_index(latents[1:].argmax(), latents[1:].shape)
   assert best[:2] == (j, t + 1)

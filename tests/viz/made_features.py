@@ -54,6 +54,7 @@ def make_layer(rng, name, counted, relevance, fvu):
     counted=counted,
     totals=totals if relevance else None,
     explained=scores.sum(1) if relevance else None,
+    bias=0.05 * counted if relevance else None,
     fvu=fvu,
     l0=17.0,
     held_out={"fvu": 0.274, "l0": 19.5},

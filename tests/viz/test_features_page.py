@@ -36,7 +36,9 @@ def test_relevance_adds_up(features, explanation):
     assert (row["l0"], row["held_out"]) == ("17.0", "27.4%")
     whole = float(layer.totals[layer.counted].sum())
     assert row["whole"] == pytest.approx(whole)
-    assert row["latents"] + row["rest"] == pytest.approx(whole)
+    assert row["bias"] == pytest.approx(0.05 * layer.counted.sum())
+    parts = row["latents"] + row["bias"] + row["error"]
+    assert parts == pytest.approx(whole)
   assert not section["poor"]
 
 

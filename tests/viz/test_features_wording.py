@@ -27,7 +27,10 @@ def test_quality_stands_beside_that_of_other_text(layer):
 
 
 def test_poor_and_rough_numbers_are_said_to_be(layer):
-  plain = "Unexplained is the variance of these 29 tokens that is left."
+  plain = (
+    "Latents active a token; variance of these 29 tokens left unexplained, "
+    "beside that of held-out text."
+  )
   assert lib.quality_sentence([layer]) == plain
   poor = dataclasses.replace(layer, fvu=1.31)
   said = lib.quality_sentence([layer, poor])
