@@ -92,8 +92,9 @@ class Kernels:
     return jax.device_put(slots, self._parts)
 
 
-# The parts are a batch axis of scatters and gathers, so that the compiler leaves
-# every shard its own; the tests look into the compiled programs for messages.
+# The parts are a batch axis of scatters and gathers, so that the compiler
+# leaves every shard its own; the tests look into the compiled programs for
+# messages.
 
 
 def _scatter(buffers: Arrays, values: Arrays, slots: jax.Array) -> Arrays:

@@ -128,7 +128,7 @@ def test_unknown_names(here, name, near):
 
 def test_no_suite_in_the_package(tmp_path, monkeypatch):
   monkeypatch.setattr(suite_lib, "PATH", tmp_path / "none.zip")
-  with pytest.raises(CheckpointError, match="^The starter suite is not in"):
+  with pytest.raises(CheckpointError, match=r"^The starter suite is not in"):
     gsd.load("starter/resid_post/layer_9")
   assert suite_lib.starter_of("tiny") is None
 
