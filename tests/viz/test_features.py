@@ -82,6 +82,8 @@ def test_long_prompts_show_their_end(lm, suite, acts, question, monkeypatch):
   found = lib.prompt_features(lm, suite, acts, question)
   n = acts.tokens.width
   assert found.first == n - 3
+  whole = question.relevance[Site("resid_post", 1)][-3:].sum(1)
+  np.testing.assert_allclose(found.layers[0].totals, whole, rtol=1e-4)
   assert all(len(x.counts) == 3 for x in found.layers)
 
 
