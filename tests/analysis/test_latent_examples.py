@@ -123,8 +123,8 @@ def test_copies_are_shown_once(lm, dictionaries):
   tables = latent_examples(lm, dictionaries, several, OPTIONS)
   for table in tables.values():
     for j in range(table.num_latents):
-      windows = [e.tokens.tolist() for e in table.top(j)]
-      assert len({map(tuple, windows)}) <= 1 or windows[0] != windows[1]
+      windows = [tuple(e.tokens.tolist()) for e in table.top(j)]
+      assert len(set(windows)) == len(windows)
 
 
 def test_only_what_may_be_quoted_is_shown(lm, dictionaries, tables, latents):
