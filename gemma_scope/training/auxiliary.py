@@ -6,15 +6,15 @@
 
 Source: Gao et al. 2024, "Scaling and Evaluating Sparse Autoencoders", A.2. Of
 the dead latents only the `aux_pool` longest dead take part, so that the term
-costs their share of a step whether or not there are any.
+costs their share of a step, and nothing while there are none.
 """
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from gemma_scope.dictionaries.top_k import top_k_mask
 from gemma_scope.training.parameters import Layout, Params
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def aux_loss(
   params: Params,
-  zs: Sequence[Float[Array, "rows latents"]],
+  z_of: Callable[[int, Array], Float[Array, "rows pool"]],
   missed: tuple[Float[Array, "rows written"], Float[Array, " rows"] | None],
   dead: Sequence[Float[Array, " latents"]],
   setting: "tuple[Group, Layout, str]",
@@ -35,24 +35,52 @@ def aux_loss(
 
   Args:
     params: One member's.
-    zs: Products with the encoder's bias, of each part.
+    z_of: From a part's number and indices of its latents to their products
+      with the encoder's bias.
     missed: y - y_K, and what rows count (None: one each).
     dead: Rows since each latent fired where it is dead, else 0.
     setting: Group, layout and precision.
   """
+  e, weights = jax.lax.stop_gradient(missed)
+  any_dead = jnp.stack([(d > 0).any() for d in dead]).any()
+
+  def value() -> Float[Array, ""]:
+    rebuilt = _rebuilt(params, z_of, dead, setting)
+    squares = jnp.square(e - rebuilt).sum(axis=1)
+    return (squares if weights is None else squares * weights).mean()
+
+  found = jax.lax.cond(_anywhere(any_dead), value, lambda: jnp.float32(0))
+  return setting[0].revival.aux_weight * jnp.where(any_dead, found, 0)
+
+
+@jax.custom_batching.custom_vmap
+def _anywhere(flag: Bool[Array, ""]) -> Bool[Array, ""]:
+  """The flag; under `vmap` whether any is set, so that `cond` stays one."""
+  return flag
+
+
+@_anywhere.def_vmap
+def _(size: int, batched: Any, flag: Array) -> Any:
+  del size
+  return _anywhere(flag.any(axis=0) if batched[0] else flag), False
+
+
+def _rebuilt(
+  params: Params,
+  z_of: Callable[[int, Array], Array],
+  dead: Sequence[Array],
+  setting: "tuple[Group, Layout, str]",
+) -> Float[Array, "rows written"]:
   group, layout, precision = setting
   options = group.revival
-  e, weights = jax.lax.stop_gradient(missed)
-  rebuilt = jnp.zeros_like(e)
+  total = None
   for p, part in enumerate(params["parts"]):
-    pool = min(options.aux_pool, zs[p].shape[1])
+    pool = min(options.aux_pool, dead[p].shape[0])
     since, chosen = jax.lax.top_k(dead[p].astype(jnp.float32), pool)
-    z = jnp.where((since > 0)[None, :], zs[p][:, chosen], 0)
+    z = jnp.where((since > 0)[None, :], z_of(p, chosen), 0)
     f = jnp.where(top_k_mask(z, min(options.aux_k, pool)), z, 0)
     y = matmul(f, part["w_dec"][chosen], precision)
-    before = layout.offset(p)
-    rebuilt = rebuilt + jnp.pad(y, ((0, 0), (before, 0)))
-  any_dead = jnp.stack([(d > 0).any() for d in dead]).any()
-  squares = jnp.square(e - rebuilt).sum(axis=1)
-  value = (squares if weights is None else squares * weights).mean()
-  return options.aux_weight * jnp.where(any_dead, value, 0)
+    y = jnp.pad(y, ((0, 0), (layout.offset(p), 0)))
+    total = y if total is None else total + y
+  assert total is not None, "a dictionary has a part"
+  return total

@@ -40,7 +40,15 @@ class Encoded(NamedTuple):
 
 
 def products(part: Part, x: Float[Array, "rows d"], precision: str) -> Batch:
-  """(x - b_in) @ w_enc.
+  """(x - b_in) @ w_enc."""
+  centred, shift = split(part, x)
+  return matmul(centred, part["w_enc"], precision) + shift[None, :]
+
+
+def split(
+  part: Part, x: Float[Array, "rows d"]
+) -> tuple[Float[Array, "rows d"], Float[Array, " latents"]]:
+  """The input less b_in without its gradient, and zeros that have it.
 
   The gradient of `b_in` is taken from that of the products' sum, which saves
   a product as large as the encoder's.
@@ -48,8 +56,7 @@ def products(part: Part, x: Float[Array, "rows d"], precision: str) -> Batch:
   b_in, w_enc = part["b_in"], part["w_enc"]
   centred = x - jax.lax.stop_gradient(b_in)[None, :]
   moved = jax.lax.stop_gradient(b_in) - b_in  # zero, with the gradient
-  shift = moved[None, :] @ jax.lax.stop_gradient(w_enc)
-  return matmul(centred, w_enc, precision) + shift[0][None, :]
+  return centred, (moved[None, :] @ jax.lax.stop_gradient(w_enc))[0]
 
 
 def encode(

@@ -25,9 +25,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from gemma_scope.training import kept
 from gemma_scope.training.auxiliary import aux_loss
 from gemma_scope.training.config import Group
-from gemma_scope.training.encoding import Encoded, encode
+from gemma_scope.training.encoding import Encoded, encode, split
 from gemma_scope.training.parameters import Layout, Params, decoder_norms
 from gemma_scope.training.products import matmul
 from gemma_scope.training.reconstruction import by_prefix
@@ -111,6 +112,8 @@ def loss(
     setting: Group, layout and precision.
   """
   group, layout, precision = setting
+  if kept.serves(setting, batch.y.shape[0]):
+    return _loss_of_kept(params, batch, numbers, dead, setting)
   parts = params["parts"]
   encoded = encode(parts, batch.xs, group, numbers.l0, precision)
   ys = rebuild(params, [e.active.latents for e in encoded], batch, setting)
@@ -123,7 +126,8 @@ def loss(
     "frequency": lambda: _frequency(encoded, group),
     "gate": lambda: _gate(encoded, params, batch, weights, setting),
     "aux": lambda: aux_loss(
-      params, [e.z for e in encoded], (missed[-1], weights), dead, setting
+      *(params, lambda p, i: encoded[p].z[:, i]),
+      *((missed[-1], weights), dead, setting),
     ),
   }
   for name in term_names(group)[1:]:
@@ -158,6 +162,48 @@ def _mean(
   if weights is not None:
     squares = squares * weights[None, :]
   return squares.mean()
+
+
+def _loss_of_kept(
+  params: Params,
+  batch: Batch,
+  numbers: Numbers,
+  dead: tuple[Array, ...],
+  setting: tuple[Group, Layout, str],
+) -> tuple[Scalar, Seen]:
+  """The same for TopK and BatchTopK, from the latents that are kept alone."""
+  group, layout, precision = setting
+  part = params["parts"][0]
+  x, shift = split(part, batch.xs[0])
+  bias = shift + part["b_enc"]
+  made = kept.autoencode(
+    *(x, part["w_enc"], bias, part["w_dec"], numbers.l0.astype(jnp.int32)),
+    max(int(m.l0) for m in group.members),
+    group.architecture.activation == "batch_top_k",
+  )
+  y = made.y + params["b_dec"][None, :]
+  if "skip" in part:
+    y = y + matmul(batch.xs[0], part["skip"], precision)
+  missed = batch.y - y
+  weights = row_weights(batch.y, group, layout)
+  terms = {"mse": _mean(missed[None], weights)}
+
+  def z_of(_: int, latents: Array) -> Array:
+    z = matmul(x, part["w_enc"][:, latents], precision)
+    return z + bias[latents][None, :]
+
+  if group.revival.aux_k:
+    given = (missed, weights), dead, setting
+    terms["aux"] = aux_loss(params, z_of, *given)
+  seen = Seen(
+    terms=terms,
+    l0=made.per_row.mean(),
+    fvu=_fvu(missed, batch),
+    frequency=(made.frequency,),
+    least=made.least,
+    missed=missed,
+  )
+  return sum_of(list(terms.values())), jax.lax.stop_gradient(seen)
 
 
 def rebuild(
@@ -260,17 +306,20 @@ def _seen(
   missed: Array,
   batch: Batch,
 ) -> Seen:
-  y = batch.y - batch.y.mean(axis=0, keepdims=True)
-  variance = jnp.square(y).sum()
-  tiny = jnp.finfo(jnp.float32).tiny
   return Seen(
     terms=terms,
     l0=per_row.mean(),
-    fvu=jnp.square(missed).sum() / jnp.maximum(variance, tiny),
+    fvu=_fvu(missed, batch),
     frequency=tuple(e.active.frequency for e in encoded),
     least=_least(encoded),
     missed=missed,
   )
+
+
+def _fvu(missed: Array, batch: Batch) -> Scalar:
+  y = batch.y - batch.y.mean(axis=0, keepdims=True)
+  tiny = jnp.finfo(jnp.float32).tiny
+  return jnp.square(missed).sum() / jnp.maximum(jnp.square(y).sum(), tiny)
 
 
 def _least(encoded: Sequence[Encoded]) -> Scalar:

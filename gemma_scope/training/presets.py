@@ -13,7 +13,8 @@ for every L0, learning rate and seed of a `Sweep`.
 `gemma_scope_2` is the recipe of the technical paper with its own numbers, where
 it gives them; those it leaves out (the weight of the penalty, prefixes, the
 frequency penalty) are ours. `starter` is for some millions of tokens: learning
-rate, first threshold and bandwidth are larger.
+rate, first threshold and bandwidth are larger. All but `gemma_scope_2` limit
+what outlier rows count, and scale by the median (see `scaling`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,6 +46,7 @@ class Recipe:
     learning_rate: By default.
     prefixes: Matryoshka prefixes, as shares of the width.
     scale: Of the inputs, see `TrainConfig`.
+    row_limit: See `Group`.
   """
 
   activation: str
@@ -53,12 +55,15 @@ class Recipe:
   optimiser: Optimiser = dataclasses.field(default_factory=Optimiser)
   learning_rate: float = 7e-5
   prefixes: tuple[float, ...] = ()
-  scale: str = "deviation"
+  scale: str = "median"
+  row_limit: float = 3.0
 
 
 _NONE = Sparsity(penalty="none")
 _AUX = Revival(aux_k=256, aux_pool=1024)
 _MATRYOSHKA = (1 / 16, 1 / 4)
+# Without a first moment one batch can move every weight by 31 learning rates.
+_CAREFUL = Optimiser(clip_ratio=1.0, threshold_rate=0.5)
 
 RECIPES: Mapping[str, Recipe] = {
   "gemma_scope_2": Recipe(
@@ -71,18 +76,21 @@ RECIPES: Mapping[str, Recipe] = {
     ),
     prefixes=_MATRYOSHKA,
     scale="norm",
+    row_limit=0.0,
   ),
   "jump_relu": Recipe(
     "jump_relu",
-    Sparsity(weight=0.03, warmup_steps=1000, bandwidth=0.01, threshold=0.01),
+    Sparsity(weight=0.03, warmup_steps=1000, bandwidth=0.02, threshold=0.02),
+    _AUX,
+    _CAREFUL,
     learning_rate=3e-4,
   ),
   "starter": Recipe(
     "jump_relu",
     Sparsity(weight=0.03, warmup_steps=200, bandwidth=0.05, threshold=0.05),
     Revival(dead_after=500_000, aux_k=64, aux_pool=256),
-    Optimiser(warmup_steps=100, decay_steps=1000),
-    learning_rate=2e-3,
+    dataclasses.replace(_CAREFUL, warmup_steps=100, decay_steps=1000),
+    learning_rate=1e-3,
     prefixes=(1 / 8, 1 / 2),
   ),
   "batch_top_k": Recipe(
@@ -114,9 +122,11 @@ RECIPES: Mapping[str, Recipe] = {
       weight=0.01,
       warmup_steps=1000,
       tanh_scale=4.0,
-      bandwidth=0.01,
-      threshold=0.01,
+      bandwidth=0.02,
+      threshold=0.02,
     ),
+    _AUX,
+    _CAREFUL,
     learning_rate=3e-4,
   ),
 }
@@ -237,6 +247,7 @@ def group_of(
     recipe.sparsity,
     recipe.revival,
     recipe.optimiser,
+    recipe.row_limit,
     name=members[0].label,
   )
 

@@ -16,7 +16,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from gemma_scope.training.products import matmul
+from gemma_scope.training.products import (
+  matmul,
+  transposed_matmul,
+  turned,
+)
 
 
 def by_prefix(
@@ -69,8 +73,8 @@ def _backward(
   later = jnp.zeros_like(given[0])
   for i, (a, b) in reversed(list(enumerate(_cuts(sizes)))):
     later = given[i] + later
-    df.append(matmul(later, w_dec[a:b].T, precision))
-    dw.append(matmul(latents[:, a:b].T, later, precision))
+    df.append(matmul(later, turned(w_dec[a:b]), precision))
+    dw.append(transposed_matmul(latents[:, a:b], later, precision))
   return jnp.concatenate(df[::-1], axis=1), jnp.concatenate(dw[::-1])
 
 

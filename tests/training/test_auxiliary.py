@@ -12,6 +12,10 @@ from tests.training.test_losses import case
 REVIVAL = options.Revival(0, aux_k=3, aux_pool=8, aux_weight=0.5)
 
 
+def columns(z):
+  return lambda _, chosen: z[:, chosen]
+
+
 def setting_and_values():
   params, batch, _, _, setting = case("sae", "top_k", revival=REVIVAL)
   z = jax.random.normal(jax.random.key(5), (24, runs.WIDTH))
@@ -29,16 +33,16 @@ def test_the_longest_dead_rebuild_what_is_missed():
   f = np.where((allowed >= least) & (allowed > 0), allowed, 0)
   rebuilt = f @ np.asarray(params["parts"][0]["w_dec"])
   expected = 0.5 * np.square(np.asarray(missed) - rebuilt).sum(1).mean()
-  found = aux_loss(params, [z], (missed, None), [dead], setting)
+  found = aux_loss(params, columns(z), (missed, None), [dead], setting)
   np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_no_term_while_no_latent_is_dead():
   params, z, missed, setting = setting_and_values()
   none = [jnp.zeros(runs.WIDTH, jnp.int32)]
-  assert aux_loss(params, [z], (missed, None), none, setting) == 0
+  assert aux_loss(params, columns(z), (missed, None), none, setting) == 0
   slope = jax.grad(
-    lambda z: aux_loss(params, [z], (missed, None), none, setting)
+    lambda z: aux_loss(params, columns(z), (missed, None), none, setting)
   )(z)
   np.testing.assert_array_equal(slope, 0)
 
@@ -48,7 +52,7 @@ def test_only_dead_latents_learn_from_it():
   dead = jnp.where(jnp.arange(runs.WIDTH) == 7, 9, 0)
 
   def value(z, missed):
-    return aux_loss(params, [z], (missed, None), [dead], setting)
+    return aux_loss(params, columns(z), (missed, None), [dead], setting)
 
   slope, of_missed = jax.grad(value, (0, 1))(z, missed)
   assert np.abs(slope[:, 7]).max() > 0

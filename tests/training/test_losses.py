@@ -201,6 +201,27 @@ def _values(leaves):
   return [(j, leaf) for j, (_, leaf) in enumerate(leaves)]
 
 
+def test_far_rows_count_less():
+  form = {"prefixes": (8,)}
+  params, batch, *rest = case("transcoder", "relu", form=form)
+  y = batch.y.at[3].mul(50)  # far from all others
+  _, plain = losses.loss(params, batch._replace(y=y), *rest)
+  group, *other = rest[-1]
+  setting = (runs.replace(group, row_limit=4.0), *other)
+  _, seen = losses.loss(params, batch._replace(y=y), *rest[:-1], setting)
+  distance = np.linalg.norm(np.asarray(y) - np.mean(y, axis=0), axis=1)
+  weights = np.minimum(1, 16 / np.square(distance))
+  assert weights[3] < 0.01
+  y = np.asarray(y, np.float64)
+  given = (params, batch, *rest)
+  errors = [
+    (weights * np.square(y - rebuilt(given, w)).sum(1)).mean()
+    for w in (8, runs.WIDTH)
+  ]
+  assert seen.terms["mse"] == pytest.approx(np.mean(errors), rel=1e-5)
+  assert seen.fvu == plain.fvu  # which counts every row whole
+
+
 def test_names_of_terms():
   group = runs.group("sae", "gated")
   assert losses.term_names(group) == ("mse", "sparsity", "gate")

@@ -33,6 +33,15 @@ def test_unit_variance():
   np.testing.assert_allclose(found.centre, x.mean(0), atol=1e-6)
 
 
+def test_unit_median_distance():
+  config = runs.run(scale="median", first_batches=1)
+  source = runs.rows()
+  found = measure(source, config)[config.sites[0]]
+  x = first_rows(config) * float(found.scale)
+  distance = np.linalg.norm(x - x.mean(0), axis=1)
+  assert np.median(distance) == pytest.approx(1, rel=1e-5)
+
+
 def test_without_scale_or_centre():
   config = runs.run(scale="none", centre="zero")
   found = measure(runs.rows(), config)[config.sites[0]]

@@ -166,6 +166,41 @@ def test_clipped_gradients():
   np.testing.assert_allclose(found, before, atol=1e-7)
 
 
+def test_an_outlier_batch_moves_weights_little_farther_than_others():
+  """A batch a hundred times as large, after some usual ones."""
+  moves = []
+  for ratio in (0.0, 1.0):
+    optimiser = options.Optimiser(warmup_steps=0, clip_ratio=ratio)
+    config = runs.run(runs.group(optimiser=optimiser))
+    source = runs.rows()
+    state = begin(config, measure(source, config))
+    step = make_step(config, WIDTHS)
+    usual = 0.0
+    for _ in range(8):
+      before = np.array(state.groups[0].params["parts"][0]["w_enc"])
+      state, _ = step(state, next(source))
+      after = np.array(state.groups[0].params["parts"][0]["w_enc"])
+      usual = np.abs(after - before).mean()
+    rows = {site: 100 * v for site, v in next(source).items()}
+    state, _ = step(state, rows)
+    last = np.asarray(state.groups[0].params["parts"][0]["w_enc"])
+    moves.append(np.abs(last - after).mean() / usual)
+  assert moves[0] > 5
+  assert moves[1] < 2
+
+
+def test_thresholds_may_learn_slower():
+  ends = []
+  for share in (1.0, 0.25):
+    optimiser = options.Optimiser(warmup_steps=0, threshold_rate=share)
+    config = runs.run(runs.group(optimiser=optimiser))
+    state, _ = trained(config, steps=1)
+    part = state.groups[0].params["parts"][0]
+    ends.append((part["threshold"] - 0.05, part["w_enc"]))
+  np.testing.assert_allclose(ends[1][0], 0.25 * ends[0][0], atol=1e-6)
+  np.testing.assert_array_equal(ends[0][1], ends[1][1])
+
+
 def test_the_first_bad_step_is_remembered_with_its_terms():
   config = runs.run(
     runs.group(members=[runs.member(), runs.member("sae", name="bad")])
