@@ -209,10 +209,10 @@ def test_far_rows_count_less():
   group, *other = rest[-1]
   setting = (runs.replace(group, row_limit=4.0), *other)
   _, seen = losses.loss(params, batch._replace(y=y), *rest[:-1], setting)
-  distance = np.linalg.norm(np.asarray(y) - np.mean(y, axis=0), axis=1)
+  y = np.asarray(y, np.float64)
+  distance = np.linalg.norm(y - y.mean(0), axis=1)
   weights = np.minimum(1, 16 / np.square(distance))
   assert weights[3] < 0.01
-  y = np.asarray(y, np.float64)
   given = (params, batch, *rest)
   errors = [
     (weights * np.square(y - rebuilt(given, w)).sum(1)).mean()
