@@ -24,6 +24,7 @@ def evidence(explanation, texts, scores):
     attention=None,
     target=dataclasses.replace(explanation.target, position=0),
     flow=None,
+    features=None,
     lens=dataclasses.replace(
       explanation.lens,
       positions=(0,),
