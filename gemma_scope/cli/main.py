@@ -62,12 +62,12 @@ VERBS: Mapping[str, Verb] = {
   "train": Verb(
     "gemma_scope.cli.train",
     "Sparse dictionaries, trained on a text or a store of activations.",
-    'gemma-scope train --data text.jsonl --sites "resid_post[9]" --out run',
+    'gemma-scope train --data text.jsonl --sites "z[9]" --out run',
   ),
   "eval": Verb(
     "gemma_scope.cli.eval",
     "How good are dictionaries? L0, FVU, delta loss on held-out text.",
-    "gemma-scope eval runs/first/resid_post_9_l0_32 --data held_out.jsonl",
+    "gemma-scope eval run/z_9_l0_32 --data held_out.jsonl",
   ),
   "dashboard": Verb(
     "gemma_scope.cli.dashboard",
