@@ -1,4 +1,11 @@
-"""Planning: what a step costs on a machine, before there is the machine."""
+"""Planning: what a step costs on a machine, before there is the machine.
+
+`plan_training` is imported when it is first asked for: nothing else here needs
+the trainer, and `gs.plan` is part of every start of the command line.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from gemma_scope.planning.compiling import largest_batch as largest_batch
 from gemma_scope.planning.compiling import plan as plan
@@ -11,4 +18,14 @@ from gemma_scope.planning.steps import Step as Step
 from gemma_scope.planning.steps import attribute_step as attribute_step
 from gemma_scope.planning.steps import capture_step as capture_step
 from gemma_scope.planning.steps import graph_step as graph_step
-from gemma_scope.planning.training import plan_training as plan_training
+
+if TYPE_CHECKING:
+  from gemma_scope.planning.training import plan_training as plan_training
+
+
+def __getattr__(name: str) -> Any:
+  if name == "plan_training":
+    return importlib.import_module(
+      "gemma_scope.planning.training"
+    ).plan_training
+  raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
