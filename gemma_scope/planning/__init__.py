@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+  """Imports what is not imported yet.
+
+  Raises:
+    AttributeError: There is nothing of this name.
+  """
   if name == "plan_training":
     return importlib.import_module(
       "gemma_scope.planning.training"
