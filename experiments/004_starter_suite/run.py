@@ -215,7 +215,7 @@ def measure(
   if path.exists():
     return json.loads(path.read_text())
   kept = list(batches)
-  rounded = {name: rounded_to_int8(d) for name, d in made.items()}
+  rounded = {n: own_format.rounded(d, LEVELS) for n, d in made.items()}
   found = evaluate(lm, rounded, kept, progress=_tell())
   exact = evaluate(lm, made, kept, metrics=(L0(), Fvu()))
   metrics = {
@@ -225,12 +225,6 @@ def measure(
   }
   path.write_text(json.dumps(metrics, indent=1) + "\n")
   return metrics
-
-
-def rounded_to_int8(dictionary: Any) -> Any:
-  """What is read back of a dictionary that was stored in int8 rows."""
-  content, tensors = own_format.dictionary_to_tensors(dictionary, LEVELS)
-  return own_format.tensors_to_dictionary(content, tensors, pathlib.Path())
 
 
 def _numbers(found: Any) -> dict[str, Any]:

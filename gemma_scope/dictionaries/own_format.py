@@ -162,8 +162,18 @@ def int8_loss(
     (quality as it is, quality after rounding).
   """
   target = x if target is None else target
-  rounded = map_arrays(functools.partial(_rounded, levels=levels), dictionary)
-  return quality(dictionary, x, target), quality(rounded, x, target)
+  after = rounded(dictionary, levels)
+  return quality(dictionary, x, target), quality(after, x, target)
+
+
+def rounded(dictionary: Any, levels: int = LEVELS) -> Any:
+  """The dictionary that is read back after it was stored in int8 rows.
+
+  Args:
+    dictionary: Any.
+    levels: Steps on either side of zero.
+  """
+  return map_arrays(functools.partial(_rounded, levels=levels), dictionary)
 
 
 def _rounded(array: pz.nx.NamedArray, levels: int) -> pz.nx.NamedArray:
