@@ -17,6 +17,7 @@ import tyro
 
 from gemma_scope.cli import capture_progress, compiled, consoles, progress
 from gemma_scope.cli.explain import DEFAULT_MODEL
+from gemma_scope.cli.reports import flag_option, text_option
 from gemma_scope.errors import ConfigError
 
 # The parser joins a line that starts with a letter to the one before it.
@@ -39,15 +40,6 @@ Notes:
 """
 
 
-def _text(metavar: str):
-  """An option whose absence needs no "(default: None)" in the help."""
-  return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
-
-
-def _flag():
-  return tyro.conf.arg(help_behavior_hint="")
-
-
 @dataclasses.dataclass(frozen=True)
 class Options:
   """The options of `capture`, as typed."""
@@ -57,19 +49,19 @@ class Options:
   ] = DEFAULT_MODEL
   """A published checkpoint, or a GGUF, safetensors or Orbax one on disk."""
 
-  data: Annotated[tuple[str, ...], _text("PATH …")] = ()
+  data: Annotated[tuple[str, ...], text_option("PATH …")] = ()
   """Files or folders with the text."""
 
-  sites: Annotated[tuple[str, ...], _text("SITE …")] = ()
+  sites: Annotated[tuple[str, ...], text_option("SITE …")] = ()
   """What to keep, such as "resid_post[5,9]" "mlp_in[9]"."""
 
-  out: Annotated[str | None, _text("FOLDER")] = None
+  out: Annotated[str | None, text_option("FOLDER")] = None
   """The store."""
 
-  verify: Annotated[str | None, _text("FOLDER")] = None
+  verify: Annotated[str | None, text_option("FOLDER")] = None
   """Check every byte of a store instead."""
 
-  tokens: Annotated[int | None, _text("N")] = None
+  tokens: Annotated[int | None, text_option("N")] = None
   """Stop at so many tokens in the store; by default at the text's end."""
 
   seq_len: Annotated[int, tyro.conf.arg(metavar="N")] = 512
@@ -90,13 +82,13 @@ class Options:
   unit: Annotated[str, tyro.conf.arg(metavar="UNIT")] = "file"
   """A document of a plain text file: file, block or line."""
 
-  chunk_documents: Annotated[int | None, _text("N")] = None
+  chunk_documents: Annotated[int | None, text_option("N")] = None
   """Documents packed together; fewer where a host finds nothing to read."""
 
   workers: Annotated[int, tyro.conf.arg(metavar="N")] = 0
   """Processes that tokenise; 0 leaves it to a thread."""
 
-  chat: Annotated[bool, _flag()] = False
+  chat: Annotated[bool, flag_option()] = False
   """Show the text as a user's turn, to instruction-tuned models."""
 
   dtype: Annotated[str, tyro.conf.arg(metavar="DTYPE")] = "float32"
@@ -111,16 +103,16 @@ class Options:
   commit_seconds: Annotated[float, tyro.conf.arg(metavar="S")] = 30.0
   """How much work a kill may cost at most."""
 
-  mesh: Annotated[str | None, _text("DATAxMODEL")] = None
+  mesh: Annotated[str | None, text_option("DATAxMODEL")] = None
   """Chips along data and model; by default all of this host along data."""
 
-  distributed: Annotated[bool, _flag()] = False
+  distributed: Annotated[bool, flag_option()] = False
   """One of several processes that find one another (TPU pod, SLURM)."""
 
-  coordinator: Annotated[str | None, _text("HOST:PORT")] = None
+  coordinator: Annotated[str | None, text_option("HOST:PORT")] = None
   """Process 0, where they do not; needs --host."""
 
-  host: Annotated[str | None, _text("I/N")] = None
+  host: Annotated[str | None, text_option("I/N")] = None
   """This is process I of N; without --coordinator each works alone."""
 
 

@@ -15,7 +15,7 @@ import tyro
 
 from gemma_scope.cli import compiled, consoles, outputs, progress, reports
 from gemma_scope.cli.explain import DEFAULT_MODEL
-from gemma_scope.cli.reports import text_option
+from gemma_scope.cli.reports import flag_option, text_option
 from gemma_scope.errors import ConfigError
 
 # The parser joins a line that starts with a letter to the one before it.
@@ -75,7 +75,7 @@ class Options:
   neuronpedia: Annotated[str | None, text_option("FILE")] = None
   """Write them in the fields of Neuronpedia too."""
 
-  open: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+  open: Annotated[bool, flag_option()] = False
   """Open the page in the browser."""
 
 

@@ -15,7 +15,7 @@ import tyro
 
 from gemma_scope.cli import compiled, consoles, progress, reports
 from gemma_scope.cli.explain import DEFAULT_MODEL
-from gemma_scope.cli.reports import text_option
+from gemma_scope.cli.reports import flag_option, text_option
 from gemma_scope.errors import ConfigError
 
 # The parser joins a line that starts with a letter to the one before it.
@@ -56,7 +56,7 @@ class Options:
   loss_tokens: Annotated[int, tyro.conf.arg(metavar="N")] = 2_000
   """Of these for losses."""
 
-  no_losses: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+  no_losses: Annotated[bool, flag_option()] = False
   """Leave delta loss out."""
 
   model: Annotated[str, tyro.conf.arg(metavar="NAME_OR_PATH")] = DEFAULT_MODEL
@@ -68,7 +68,7 @@ class Options:
   json: Annotated[str | None, text_option("FILE")] = None
   """Write the numbers as JSON too; - prints them instead of the summary."""
 
-  open: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+  open: Annotated[bool, flag_option()] = False
   """Open the report in the browser."""
 
   dtype: Annotated[str, tyro.conf.arg(metavar="DTYPE")] = "float32"

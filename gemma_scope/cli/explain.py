@@ -13,7 +13,7 @@ from typing import Annotated
 import tyro
 
 from gemma_scope.cli import compiled, consoles, progress, prompts, reports
-from gemma_scope.cli.reports import text_option
+from gemma_scope.cli.reports import flag_option, text_option
 from gemma_scope.errors import ConfigError, TextError
 from gemma_scope.weights import catalog
 
@@ -83,7 +83,7 @@ class Options:
   lrp_gamma, saliency, smoothgrad, expected_gradients, deeplift, occlusion,
   leave_one_out."""
 
-  features: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = True
+  features: Annotated[bool, flag_option()] = True
   """Show the latents of the starter suite of sparse dictionaries, where it is
   of the model."""
 

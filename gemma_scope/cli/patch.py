@@ -14,7 +14,7 @@ import tyro
 
 from gemma_scope.cli import compiled, consoles, progress, prompts, reports
 from gemma_scope.cli.explain import DEFAULT_MODEL
-from gemma_scope.cli.reports import text_option
+from gemma_scope.cli.reports import flag_option, text_option
 from gemma_scope.errors import ConfigError
 
 SITES = "resid_pre,attn_write,mlp_write"
@@ -64,7 +64,7 @@ class Options:
   addresses, such as z[3], z[6:12]. Also attn_in, query, key, value, pattern,
   attn_proj, resid_mid, mlp_in, mlp_act, mlp_proj, resid_post, embed."""
 
-  noising: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+  noising: Annotated[bool, flag_option()] = False
   """Put activations of CORRUPT into the run of CLEAN."""
 
   model: Annotated[str, tyro.conf.arg(metavar="NAME_OR_PATH")] = DEFAULT_MODEL
@@ -76,7 +76,7 @@ class Options:
   json: Annotated[str | None, text_option("FILE")] = None
   """Write the numbers as JSON too; - prints them instead of the summary."""
 
-  open: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+  open: Annotated[bool, flag_option()] = False
   """Open the report in the browser."""
 
   dtype: Annotated[str, tyro.conf.arg(metavar="DTYPE")] = "float32"

@@ -29,6 +29,11 @@ def text_option(metavar: str):
   return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
 
 
+def flag_option():
+  """The same for an option without a value."""
+  return tyro.conf.arg(help_behavior_hint="")
+
+
 def destinations(
   out: str, json_file: str | None
 ) -> tuple[pathlib.Path, pathlib.Path | None]:

@@ -20,6 +20,7 @@ import tyro
 from gemma_scope import display
 from gemma_scope.cli import compiled, consoles, outputs, progress, prompts
 from gemma_scope.cli.explain import DEFAULT_MODEL
+from gemma_scope.cli.reports import flag_option, text_option
 from gemma_scope.errors import ConfigError, TextError
 from gemma_scope.weights import folders
 
@@ -45,54 +46,47 @@ Notes:
 """
 
 
-def _text(metavar: str):
-  """An option whose absence needs no "(default: None)" in the help."""
-  return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
-
-
-def _flag():
-  return tyro.conf.arg(help_behavior_hint="")
-
-
 @dataclasses.dataclass(frozen=True)
 class Options:
   """The options of `steer`, as typed."""
 
-  prompt: Annotated[tyro.conf.Positional[tuple[str, ...]], _text("PROMPT")] = ()
+  prompt: Annotated[
+    tyro.conf.Positional[tuple[str, ...]], text_option("PROMPT")
+  ] = ()
   """The text to continue, in quotes; - reads it from standard input."""
 
-  prompt_file: Annotated[str | None, _text("FILE")] = None
+  prompt_file: Annotated[str | None, text_option("FILE")] = None
   """Read the prompt from a UTF-8 text file instead."""
 
   model: Annotated[str, tyro.conf.arg(metavar="NAME_OR_PATH")] = DEFAULT_MODEL
   """A published checkpoint, or a GGUF, safetensors or Orbax one on disk."""
 
-  site: Annotated[str | None, _text("SITE")] = None
+  site: Annotated[str | None, text_option("SITE")] = None
   """Where the direction is added, such as "resid_post[9]"."""
 
-  toward: Annotated[tuple[str, ...], _text("FILE|TEXT …")] = ()
+  toward: Annotated[tuple[str, ...], text_option("FILE|TEXT …")] = ()
   """Texts that the direction leads to."""
 
-  away: Annotated[tuple[str, ...], _text("FILE|TEXT …")] = ()
+  away: Annotated[tuple[str, ...], text_option("FILE|TEXT …")] = ()
   """Texts that it leads away from."""
 
-  direction: Annotated[str | None, _text("FILE.npy")] = None
+  direction: Annotated[str | None, text_option("FILE.npy")] = None
   """An array over the site's width, in the place of --toward and --away."""
 
-  save_direction: Annotated[str | None, _text("FILE.npy")] = None
+  save_direction: Annotated[str | None, text_option("FILE.npy")] = None
   """Write the direction to a file."""
 
   scale: Annotated[float, tyro.conf.arg(metavar="X")] = 1.0
   """How much of the direction is added; negative for the other way."""
 
-  relative: Annotated[bool, _flag()] = False
+  relative: Annotated[bool, flag_option()] = False
   """Count --scale in mean norms of the site, whatever the direction's length;
   measured on --toward and --away, or on the prompt."""
 
-  only_generated: Annotated[bool, _flag()] = False
+  only_generated: Annotated[bool, flag_option()] = False
   """Steer behind the prompt only; by default everywhere but at <bos>."""
 
-  held_out: Annotated[str | None, _text("FILE")] = None
+  held_out: Annotated[str | None, text_option("FILE")] = None
   """Texts on which the change of the likelihood is measured."""
 
   max_new_tokens: Annotated[int, tyro.conf.arg(metavar="N")] = 48
@@ -104,10 +98,10 @@ class Options:
   seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
   """Seed of the random choices."""
 
-  chat: Annotated[bool, _flag()] = False
+  chat: Annotated[bool, flag_option()] = False
   """Wrap the prompt as a user's turn, for instruction-tuned models."""
 
-  json: Annotated[bool, _flag()] = False
+  json: Annotated[bool, flag_option()] = False
   """Print the result as JSON instead."""
 
   dtype: Annotated[str, tyro.conf.arg(metavar="DTYPE")] = "float32"

@@ -15,7 +15,7 @@ import tyro
 
 from gemma_scope.cli import compiled, consoles, training_screen
 from gemma_scope.cli.explain import DEFAULT_MODEL
-from gemma_scope.cli.reports import text_option
+from gemma_scope.cli.reports import flag_option, text_option
 from gemma_scope.errors import ConfigError
 
 # The parser joins a line that starts with a letter to the one before it.
@@ -81,7 +81,7 @@ class Options:
   seed: Annotated[str, tyro.conf.arg(metavar="N,…")] = "0"
   """Seeds of the first weights; the first one also orders the rows."""
 
-  affine_skip: Annotated[bool, tyro.conf.arg(help_behavior_hint="")] = False
+  affine_skip: Annotated[bool, flag_option()] = False
   """Give transcoders and CLTs an affine skip."""
 
   dtype: Annotated[str, tyro.conf.arg(metavar="DTYPE")] = "float32"
