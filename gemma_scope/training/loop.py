@@ -82,13 +82,16 @@ def train(
   checkpoints = root and Checkpoints(root / "checkpoints", config)
   recorder = Recorder(config, root, source.batch_rows, watch)
   try:
-    state = _run(config, source, checkpoints, recorder, mesh)
+    state, widths = _run(config, source, checkpoints, recorder, mesh)
+    made = finish(config, state)
+    if root is not None:
+      _write(config, made, root)
+    # Last, as it may hold a shuffle buffer of many gigabytes.
+    if checkpoints and checkpoints.latest() != config.steps:
+      checkpoints.save(state, source.state(), widths)
   finally:
     if checkpoints:
       checkpoints.close()
-  made = finish(config, state)
-  if root is not None:
-    _write(config, made, root)
   return Trained(made, state, root)
 
 
@@ -98,7 +101,8 @@ def _run(
   checkpoints: Checkpoints | None,
   recorder: Recorder,
   mesh: jax.sharding.Mesh | None,
-) -> TrainState:
+) -> tuple[TrainState, dict[Site, int]]:
+  """The state at the end, checked but not saved, and the sites' widths."""
   start, state, widths = _start(config, source, checkpoints, mesh)
   recorder.begin(start)
   step = make_step(config, widths)
@@ -107,11 +111,11 @@ def _run(
     last = done == config.steps
     if done % config.log_every == 0 or last:
       recorder.add(done, metrics)
-    if checkpoints and (done % config.checkpoint_every == 0 or last):
+    if checkpoints and done % config.checkpoint_every == 0 and not last:
       check(config, jax.device_get(metrics))
       checkpoints.save(state, source.state(), widths)
-  recorder.close()
-  return state
+  recorder.close()  # checks the last step
+  return state, widths
 
 
 def _next(source: RowSource, step: int, config: TrainConfig) -> Rows:

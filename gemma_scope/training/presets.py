@@ -88,9 +88,9 @@ RECIPES: Mapping[str, Recipe] = {
   "starter": Recipe(
     "jump_relu",
     Sparsity(weight=0.03, warmup_steps=200, bandwidth=0.05, threshold=0.05),
-    Revival(dead_after=500_000, aux_k=64, aux_pool=256),
+    Revival(dead_after=20_000, aux_k=32, aux_weight=1.0, aux_pool=256),
     dataclasses.replace(_CAREFUL, warmup_steps=100, decay_steps=1000),
-    learning_rate=1e-3,
+    learning_rate=3e-3,
     prefixes=(1 / 8, 1 / 2),
   ),
   "batch_top_k": Recipe(

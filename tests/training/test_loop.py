@@ -14,6 +14,7 @@ from gemma_scope.activations.harvest import Harvest
 from gemma_scope.activations.shuffle_buffer import ModelRows
 from gemma_scope.dictionaries.quality import quality
 from gemma_scope.errors import ConfigError
+from gemma_scope.training.checkpoint import Checkpoints
 from gemma_scope.training.loop import train
 from gemma_scope.training.metrics import DivergedError
 from tests.training import runs
@@ -53,6 +54,24 @@ def test_a_run_learns_and_leaves_a_folder(tmp_path):
   manifest = json.loads((tmp_path / "manifest.json").read_text())
   assert manifest["config"]["train"]["steps"] == 300
   assert train(config, runs.rows(), tmp_path).state.step == 300  # nothing to do
+
+
+def test_dictionaries_are_there_before_the_last_checkpoint(
+  tmp_path, monkeypatch
+):
+  """A checkpoint may hold gigabytes of rows: what was made comes first."""
+
+  def ends(*_):
+    raise EndedError
+
+  monkeypatch.setattr(Checkpoints, "save", ends)
+  config = runs.run(steps=4, checkpoint_every=100)
+  with pytest.raises(EndedError):
+    train(config, runs.rows(), tmp_path)
+  assert gs.dictionaries.load(tmp_path / "sae").num_latents
+  monkeypatch.undo()
+  assert train(config, runs.rows(), tmp_path).state.step == 4
+  assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["4"]
 
 
 def test_without_a_folder():
