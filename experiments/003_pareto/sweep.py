@@ -31,8 +31,8 @@ class Arm:
 
   activation: str
   matryoshka: bool = False
-  rate: float = 3e-4
-  rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
+  rate: float = 1e-3
+  rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3)
   weights: tuple[float, ...] = ()
   tried: tuple[float, ...] = ()
 
@@ -99,6 +99,20 @@ class Settings:
 
 
 FULL = Settings()
+CPU = Settings(
+  width=1024,
+  prefixes=(128, 512),
+  steps=600,
+  tune_steps=150,
+  batch_rows=1024,
+  buffer_rows=1 << 15,
+  seq_len=512,
+  text_rows=8,
+  sample_rows=1 << 15,
+  eval_tokens=1 << 15,
+  loss_tokens=1 << 12,
+  precision="float32",
+)
 QUICK = Settings(
   width=256,
   prefixes=(32, 64),
@@ -179,7 +193,8 @@ def _group(
   steps: int,
 ) -> Group:
   """Warm-ups are shares of the run, as it is short; so are bandwidth and first
-  threshold of JumpReLU larger than in the technical paper.
+  threshold of JumpReLU larger than in the technical paper, and its gradients
+  limited (see `training.presets`, recipe "starter").
   """
   prefixes = settings.prefixes if arm.matryoshka else ()
   architecture = Architecture(
@@ -190,22 +205,27 @@ def _group(
     penalty="l0" if jump else "l1" if gated else "none",
     weight=0.03,
     warmup_steps=0 if not (jump or gated) else max(1, steps // 4),
-    bandwidth=0.01,
-    threshold=0.01,
+    bandwidth=0.05,
+    threshold=0.05,
     frequency_weight=1e-3 if jump else 0.0,
   )
-  top_k = not (jump or gated)
   revival = Revival(
     dead_after=max(1, settings.batch_rows * steps // 20),
-    aux_k=min(256, settings.width // 4) if top_k else 0,
+    aux_k=0 if gated else min(256, settings.width // 8),
     aux_pool=512,
   )
   optimiser = Optimiser(
     b1=0.0 if jump else 0.9,
     warmup_steps=max(1, steps // 20),
-    decay_steps=steps // 5,
+    decay_steps=steps // 2,
+    clip_ratio=1.0 if jump else 0.0,
+    threshold_rate=0.5,
   )
-  return Group(architecture, members, sparsity, revival, optimiser, name=name)
+  return Group(
+    *(architecture, members, sparsity, revival, optimiser),
+    row_limit=3.0,
+    name=name,
+  )
 
 
 def _config(
@@ -214,7 +234,7 @@ def _config(
   return TrainConfig(
     tuple(groups),
     steps,
-    scale="deviation",
+    scale="median",
     precision=settings.precision,
     log_every=max(1, min(50, steps // 10)),
     checkpoint_every=max(1, steps // 10),

@@ -50,7 +50,13 @@ from gemma_scope.analysis.latent_examples import latent_examples  # noqa: E402
 from gemma_scope.dictionaries import own_format  # noqa: E402
 from gemma_scope.dictionaries.suite import PATH  # noqa: E402
 from gemma_scope.dictionaries.suite_writer import pack_suite  # noqa: E402
-from gemma_scope.evals.dictionaries.evaluate import evaluate  # noqa: E402
+from gemma_scope.evals.dictionaries.delta_loss import (  # noqa: E402
+  DeltaLoss,
+)
+from gemma_scope.evals.dictionaries.evaluate import (  # noqa: E402
+  METRICS,
+  evaluate,
+)
 from gemma_scope.evals.dictionaries.fvu import Fvu  # noqa: E402
 from gemma_scope.evals.dictionaries.l0 import L0  # noqa: E402
 from gemma_scope.training import presets  # noqa: E402
@@ -75,16 +81,19 @@ class Settings:
     batch_rows: Rows of a training step.
     buffer_rows: Rows among which the shuffle buffer draws.
     eval_tokens: Held-out tokens of the card.
+    loss_tokens: Of these, tokens on which losses are measured; three forward
+      passes with logits for each dictionary are what they cost.
     table_tokens: Tokens on which latents are looked at.
   """
 
-  tokens: int = 24_000_000
-  batch: int = 64
+  tokens: int = 1_572_864
+  batch: int = 8
   seq_len: int = 512
-  batch_rows: int = 4096
+  batch_rows: int = 1024
   buffer_rows: int = 32_768
   eval_tokens: int = 65_536
-  table_tokens: int = 2_000_000
+  loss_tokens: int = 4096
+  table_tokens: int = 300_000
 
 
 QUICK = Settings(
@@ -94,6 +103,7 @@ QUICK = Settings(
   batch_rows=1024,
   buffer_rows=4096,
   eval_tokens=512,
+  loss_tokens=512,
   table_tokens=4096,
 )
 
@@ -112,7 +122,7 @@ def main() -> None:
   tokens = make_tokens(lm, out, options.wheels)
   made = train_all(lm, tokens["train"], settings, out, on_cpu)
   held_out = batches_of(lm, tokens["held_out"], settings)
-  metrics = measure(lm, made, until(held_out, settings.eval_tokens), out)
+  metrics = measure(lm, made, held_out, settings, out)
   quotable = batches_of(lm, tokens["quotable"], settings)
   some = until(quotable, settings.table_tokens)
   tables = latent_examples(lm, made, some, progress=_tell())
@@ -129,8 +139,10 @@ def parse() -> argparse.Namespace:
   parser.add_argument("--quick", action="store_true", help="does it run")
   parser.add_argument("--tokens", type=int, help="to train on")
   parser.add_argument("--batch", type=int, help="rows of a forward pass")
+  parser.add_argument("--batch-rows", type=int, help="tokens of a step")
   parser.add_argument("--buffer-rows", type=int, help="of the shuffle buffer")
   parser.add_argument("--eval-tokens", type=int, help="held out, for the card")
+  parser.add_argument("--loss-tokens", type=int, help="held out, for losses")
   parser.add_argument("--table-tokens", type=int, help="for the latents")
   parser.add_argument("--out", type=pathlib.Path, default=out)
   parser.add_argument("--wheels", type=pathlib.Path, default=out / "wheels")
@@ -208,23 +220,27 @@ def measure(
   lm: gs.LanguageModel,
   made: Mapping[str, Any],
   batches: Iterator[PackedBatch],
+  settings: Settings,
   out: pathlib.Path,
 ) -> dict[str, Any]:
   """The numbers of the card, of the rounded dictionaries; exact ones beside."""
   path = out / "metrics.json"
   if path.exists():
     return json.loads(path.read_text())
-  kept = list(batches)
+  kept = list(until(batches, settings.eval_tokens))
   rounded = {n: own_format.rounded(d, LEVELS) for n, d in made.items()}
-  found = evaluate(lm, rounded, kept, progress=_tell())
+  loss = DeltaLoss(settings.loss_tokens)
+  metrics = [m for m in METRICS if m.name != loss.name] + [loss]
+  found = evaluate(lm, rounded, kept, metrics=metrics, progress=_tell())
   exact = evaluate(lm, made, kept, metrics=(L0(), Fvu()))
-  metrics = {
+  numbers = {
     "tokens": found.tokens,
+    "loss_tokens": settings.loss_tokens,
     "rounded": {name: _numbers(found[name]) for name in made},
     "exact": {name: _numbers(exact[name]) for name in made},
   }
-  path.write_text(json.dumps(metrics, indent=1) + "\n")
-  return metrics
+  path.write_text(json.dumps(numbers, indent=1) + "\n")
+  return numbers
 
 
 def _numbers(found: Any) -> dict[str, Any]:
