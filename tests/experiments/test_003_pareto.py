@@ -39,7 +39,7 @@ def sweep(experiment):
 
 
 def test_every_arm_is_trained_at_every_point(sweep):
-  for settings in (sweep.FULL, sweep.QUICK):
+  for settings in (sweep.FULL, sweep.CPU, sweep.QUICK):
     config = sweep.train_config(settings, SITE, "m", {"top_k": {"rate": 0.5}})
     assert [g.name for g in config.groups] == list(sweep.ARMS)
     for group in config.groups:
@@ -63,15 +63,15 @@ def test_the_best_rate_is_chosen(sweep):
   reports = {}
   for group in config.groups:
     for member in group.members:
-      far = member.learning_rate == 1e-3
+      far = member.learning_rate == 3e-3
       weight = member.weight or 1
       reports[member.label] = {
         "l0": 3.0 / weight if group.name == "gated" else 300 if far else 32,
-        "fvu": 0.1 if far else 1e-4 / member.learning_rate,
+        "fvu": 0.01 if far else 1e-4 / member.learning_rate,
       }
   chosen = sweep.choose(sweep.FULL, reports)
-  assert chosen["top_k"] == {"rate": 3e-4}
-  assert chosen["gated"]["rate"] == 1e-3
+  assert chosen["top_k"] == {"rate": 1e-3}
+  assert chosen["gated"]["rate"] == 3e-3
   # L0 = 3 / weight, inside and past the weights that were tried.
   np.testing.assert_allclose(
     chosen["gated"]["weights"], [3 / 16, 3 / 32, 3 / 64], rtol=1e-6
