@@ -7,6 +7,7 @@ convex, so that Newton's method finds its one solution.
 """
 
 from collections.abc import Callable, Mapping
+import dataclasses
 
 from jaxtyping import Bool, Float
 import numpy as np
@@ -55,6 +56,41 @@ def logistic(
     The unit direction in the coordinates of `x`, and the threshold where both
     labels are equally probable.
   """
+  return span(x).logistic(labels, l2)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Span:
+  """Standardised features in the span of the texts, for any labels of these.
+
+  Attributes:
+    centre: Mean of each feature.
+    scale: Its deviation; 1 where it is constant.
+    constant: Which features are.
+    basis: Of the span, orthonormal, in standardised features.
+    inside: The texts in that basis.
+  """
+
+  centre: Float[np.ndarray, " features"]
+  scale: Float[np.ndarray, " features"]
+  constant: Bool[np.ndarray, " features"]
+  basis: Float[np.ndarray, "features rank"]
+  inside: Float[np.ndarray, "texts rank"]
+
+  def logistic(
+    self, labels: Bool[np.ndarray, " texts"], l2: float
+  ) -> tuple[Float[np.ndarray, " features"], float]:
+    """What the function `logistic` returns for these labels."""
+    small, bias = newton(self.inside, labels, l2)
+    weights = np.where(self.constant, 0.0, self.basis @ small) / self.scale
+    length = np.linalg.norm(weights)
+    if length == 0:
+      return weights, 0.0
+    return weights / length, float((weights @ self.centre - bias) / length)
+
+
+def span(x: Float[np.ndarray, "texts features"]) -> Span:
+  """The span of some texts: most of the work where many labels are fitted."""
   centre, scale = x.mean(axis=0), x.std(axis=0)
   constant = scale < 1e-12 * (np.abs(centre) + 1e-300)
   safe = np.where(constant, 1.0, scale)
@@ -62,12 +98,7 @@ def logistic(
   # The solution lies in the span of the texts: weights = basis @ small.
   _, sizes, basis = np.linalg.svd(z, full_matrices=False)
   basis = basis[sizes > 1e-10 * max(sizes.max(), 1e-300)].T
-  small, bias = newton(z @ basis, labels, l2)
-  weights = np.where(constant, 0.0, basis @ small) / safe
-  length = np.linalg.norm(weights)
-  if length == 0:
-    return weights, 0.0
-  return weights / length, float((weights @ centre - bias) / length)
+  return Span(centre, safe, constant, basis, z @ basis)
 
 
 def newton(

@@ -26,26 +26,23 @@ from jaxtyping import Bool, Int
 import numpy as np
 
 from gemma_scope.analysis import probe_fits
-from gemma_scope.dictionaries.protocol import Dictionary
 from gemma_scope.display import table_html
-from gemma_scope.evals.dictionaries.concepts import (
-  Labelled,
-  Split,
-  first_letter,
-)
+from gemma_scope.evals.dictionaries.concepts import Split
 from gemma_scope.evals.dictionaries.ratio import Ratio, mean_of
 from gemma_scope.evals.dictionaries.representations import (
   BASELINES,
+  L2,
   Features,
-  represent,
+  LinearProbe,
+  Represented,
 )
-from gemma_scope.evals.dictionaries.sparse_probing import L2, gaps
-from gemma_scope.model.language_model import LanguageModel
+from gemma_scope.evals.dictionaries.sparse_probing import gaps
 
 MOST_MAIN = 5
 GAIN = 0.03
 COSINE = 0.1
 SHARE = 0.5
+MAIN = "main latents a letter"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -66,14 +63,25 @@ class Absorption:
   main: Mapping[str, Mapping[str, tuple[int, ...]]]
   by_class: Mapping[str, Mapping[str, float]]
 
+  def means(self) -> dict[str, dict[str, float]]:
+    """The numbers without intervals, by the headings of the table."""
+    return {
+      name: {
+        "missed": missed.value,
+        "absorbed": self.absorbed[name].value,
+        MAIN: float(np.mean([len(m) for m in self.main[name].values()])),
+      }
+      for name, missed in self.missed.items()
+    }
+
   def table(self) -> tuple[list[str], list[list[str]]]:
     """Headings and a row for each dictionary."""
     rows = []
-    for name, missed in self.missed.items():
-      count = np.mean([len(m) for m in self.main[name].values()])
-      cells = [str(missed.interval()), str(self.absorbed[name].interval())]
-      rows.append([name, *cells, f"{count:.1f}"])
-    return ["dictionary", "missed", "absorbed", "main latents a letter"], rows
+    for name, numbers in self.means().items():
+      both = (self.missed[name], self.absorbed[name])
+      cells = [str(ratio.interval()) for ratio in both]
+      rows.append([name, *cells, f"{numbers[MAIN]:.1f}"])
+    return ["dictionary", "missed", "absorbed", MAIN], rows
 
   def to_dict(self) -> dict[str, Any]:
     """Everything as JSON values."""
@@ -95,37 +103,19 @@ class Absorption:
     return table_html(*self.table(), title="Absorption of first letters")
 
 
-def absorption(
-  lm: LanguageModel,
-  dictionaries: Mapping[str, Dictionary],
-  texts: Labelled | None = None,
-  *,
-  seed: int = 0,
-) -> Absorption:
-  """Measures absorption on single tokens.
+def absorption(seen: Represented) -> Absorption:
+  """Measures absorption on single tokens, such as `concepts.first_letter`.
 
   Args:
-    lm: The model.
-    dictionaries: SAEs of one site, by name.
-    texts: Labelled tokens; first letters by default.
-    seed: Of the split.
-
-  Raises:
-    ConfigError: The dictionaries are no SAEs of one site.
-    TextError: The vocabulary has too few words.
+    seen: The labelled tokens, see `represent`.
   """
-  texts = first_letter(lm) if texts is None else texts
-  fit, held = texts.split(seed=seed)
-  every = represent(lm, dictionaries, texts, fit)
-  ours = [one for one in every if one.name not in BASELINES]
-  x = every[0].vectors  # the same for all of one site
-  letters = [texts.of(c) for c in range(len(texts.classes))]
-  probes = [probe_fits.logistic(x[fit], own[fit], L2) for own in letters]
+  classes = seen.texts.classes
+  ours = [one for one in seen.features if one.name not in BASELINES]
   missed, absorbed, main, by_class = {}, {}, {}, {}
   for one in ours:
     found = {
-      name: _letter(one, own, probe, (fit, held))
-      for name, own, probe in zip(texts.classes, letters, probes)
+      name: _letter(one, own, probe, seen.split)
+      for name, own, probe in zip(classes, seen.labels, seen.probes(one))
     }
     gone, taken = (
       np.concatenate([f[i] for f in found.values()]).astype(float)
@@ -137,13 +127,13 @@ def absorption(
     by_class[one.name] = {
       name: float(f[1].mean()) for name, f in found.items() if len(f[1])
     }
-  return Absorption(texts.classes, missed, absorbed, main, by_class)
+  return Absorption(classes, missed, absorbed, main, by_class)
 
 
 def _letter(
   one: Features,
   labels: Bool[np.ndarray, " texts"],
-  probe: tuple[np.ndarray, float],
+  probe: LinearProbe,
   split: Split,
 ) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
   """Whether each token that the probe gets right is missed, is absorbed; and

@@ -13,28 +13,32 @@ means, too: what they write is linear.
 
 from collections.abc import Mapping
 import dataclasses
+import functools
 
 import jax
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 import numpy as np
 
 from gemma_scope.activations.corpus.packed_batch import PackedBatch
+from gemma_scope.analysis import probe_fits
 from gemma_scope.dictionaries.protocol import Dictionary
 from gemma_scope.dictionaries.single_layer import SingleLayer
 from gemma_scope.errors import ConfigError
-from gemma_scope.evals.dictionaries.concepts import Labelled
+from gemma_scope.evals.dictionaries.concepts import Labelled, Split
 from gemma_scope.evals.dictionaries.decoder_cosines import decoder_rows
 from gemma_scope.evals.dictionaries.run import Probe, Run
-from gemma_scope.evals.dictionaries.seeing import see
 from gemma_scope.evals.dictionaries.text import cut_rows
 from gemma_scope.model.language_model import LanguageModel
 from gemma_scope.sites import Site
 from gemma_scope.surgery.select import stop_after, tap
 
 ROWS_AT_ONCE = 64
+L2 = 1e-2  # of logistic probes
 BASELINES = ("residual", "PCA", "neurons")
 
 Pooled = Float[np.ndarray, "texts d"]
+LinearProbe = tuple[Float[np.ndarray, " d"], float]
+Saes = Mapping[str, SingleLayer]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,24 +62,70 @@ class Features:
     return self.vectors - self.values[:, chosen] @ self.writes[chosen]
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Represented:
+  """Labelled texts as all representations have them.
+
+  Attributes:
+    texts: The texts.
+    features: Every dictionary's, then the baselines'.
+    seed: Of the split.
+  """
+
+  texts: Labelled
+  features: tuple[Features, ...]
+  seed: int = 0
+
+  @functools.cached_property
+  def split(self) -> Split:
+    """Texts to fit, which alone baselines look at, and texts held out."""
+    return self.texts.split(seed=self.seed)
+
+  @functools.cached_property
+  def labels(self) -> tuple[Bool[np.ndarray, " texts"], ...]:
+    """Of each class: which texts are of it."""
+    return tuple(self.texts.of(c) for c in range(len(self.texts.classes)))
+
+  def probes(self, one: Features) -> tuple[LinearProbe, ...]:
+    """A logistic probe of each class on one representation's vectors.
+
+    Fitted once for all that share their vectors.
+    """
+    key = id(one.vectors)
+    if key not in self._fitted:
+      fit, _ = self.split
+      span = probe_fits.span(one.vectors[fit])
+      self._fitted[key] = tuple(
+        span.logistic(own[fit], L2) for own in self.labels
+      )
+    return self._fitted[key]
+
+  @functools.cached_property
+  def _fitted(self) -> dict[int, tuple[LinearProbe, ...]]:
+    return {}
+
+
 def represent(
   lm: LanguageModel,
   dictionaries: Mapping[str, Dictionary],
   texts: Labelled,
-  fitted: Int[np.ndarray, " fitted"],
-) -> list[Features]:
-  """Every dictionary's features of some texts, then the baselines'.
+  *,
+  seed: int = 0,
+) -> Represented:
+  """Every dictionary's features of some texts, and the baselines'.
 
   Args:
     lm: The model.
     dictionaries: SAEs of one site, by name.
     texts: The texts.
-    fitted: Which of them baselines may look at.
+    seed: Of the split into texts to fit and texts held out.
 
   Raises:
     ConfigError: The dictionaries are no SAEs of one site.
+    TextError: A class has too few texts.
   """
-  site = _one_site(dictionaries)
+  site, saes = _one_site(dictionaries)
+  fit, _ = texts.split(seed=seed)
   neurons = Site("mlp_act", site.layer)
   sites = tuple({site, neurons})
   probe = Probe(lm, stop_after(tap(lm.model, sites), sites), sites, False)
@@ -88,7 +138,7 @@ def represent(
     own = weights[start : start + ROWS_AT_ONCE]
     share[: len(own)] = own
     seen = {"x": run.value(site), "neurons": run.value(neurons)}
-    seen |= {f"of {n}": see(run, d).latents[0] for n, d in dictionaries.items()}
+    seen |= {f"of {n}": d.encode(run.value(site)) for n, d in saes.items()}
     for name, value in seen.items():
       pooled = np.einsum("bs,bsd->bd", share, np.asarray(value, np.float64))
       found.setdefault(name, []).append(pooled[: len(own)])
@@ -96,9 +146,33 @@ def represent(
   x = joined["x"]
   of_dictionaries = [
     Features(name, x, joined[f"of {name}"], _writes(d))
-    for name, d in dictionaries.items()
+    for name, d in saes.items()
   ]
-  return [*of_dictionaries, *_baselines(x, joined["neurons"], fitted)]
+  every = (*of_dictionaries, *_baselines(x, joined["neurons"], fit))
+  return Represented(texts, every, seed)
+
+
+def saes_by_site(
+  dictionaries: Mapping[str, Dictionary],
+) -> Mapping[Site, Saes]:
+  """Dictionaries that concepts can be looked for in, by the site of each.
+
+  Raises:
+    ConfigError: One is no SAE of one site inside a decoder layer, or has the
+      name of a baseline.
+  """
+  found: dict[Site, dict[str, SingleLayer]] = {}
+  for name, d in dictionaries.items():
+    site = _site_of(d)
+    if site is None or not isinstance(d, SingleLayer) or name in BASELINES:
+      raise ConfigError(
+        "Concepts are looked for in SAEs of one site inside a decoder layer.",
+        received=f"{name}: {d.about}",
+        instead="SAEs of a site such as resid_post[9], under other names than "
+        f"{', '.join(BASELINES)}",
+      )
+    found.setdefault(site, {})[name] = d
+  return found
 
 
 def _baselines(
@@ -133,21 +207,23 @@ def _batch(
   return PackedBatch(ids, there.astype(np.int32), counted), shares
 
 
-def _one_site(dictionaries: Mapping[str, Dictionary]) -> Site:
-  """The site of all, which each of them reads and rebuilds."""
-  ends = {(d.sites_in, d.sites_out) for d in dictionaries.values()}
-  sites = {site for both in ends for sites in both for site in sites}
-  plain = all(isinstance(d, SingleLayer) for d in dictionaries.values())
-  taken = set(dictionaries) & set(BASELINES)
-  inside = all(site.layer is not None for site in sites)
-  if not plain or len(sites) != 1 or taken or not inside:
+def _site_of(dictionary: Dictionary) -> Site | None:
+  """The one site that it reads and rebuilds, inside a layer; None if none."""
+  sites = {*dictionary.sites_in, *dictionary.sites_out}
+  inside = {site for site in sites if site.layer is not None}
+  return inside.pop() if len(sites) == len(inside) == 1 else None
+
+
+def _one_site(dictionaries: Mapping[str, Dictionary]) -> tuple[Site, Saes]:
+  """The one site of all, and they."""
+  found = saes_by_site(dictionaries)
+  if len(found) != 1:
     raise ConfigError(
-      "Concepts are looked for in SAEs of one site inside a decoder layer.",
-      received=", ".join(f"{n}: {d.about}" for n, d in dictionaries.items()),
-      instead="one or several SAEs of a site such as resid_post[9], under "
-      f"other names than {', '.join(BASELINES)}",
+      "Concepts are looked for in SAEs of one site at a time.",
+      received=", ".join(map(str, found)) or "no SAE",
+      instead="one or several SAEs of a site such as resid_post[9]",
     )
-  return sites.pop()
+  return next(iter(found.items()))
 
 
 def _writes(dictionary: Dictionary) -> np.ndarray:

@@ -15,6 +15,7 @@ has dimensions a thousand times larger than others.
 
 from collections.abc import Mapping, Sequence
 import dataclasses
+import functools
 from typing import Any
 
 from jaxtyping import Bool, Float, Int
@@ -22,16 +23,13 @@ import numpy as np
 
 from gemma_scope.analysis import probe_fits
 from gemma_scope.bootstrap import Interval
-from gemma_scope.dictionaries.protocol import Dictionary
 from gemma_scope.display import table_html
 from gemma_scope.errors import ConfigError
-from gemma_scope.evals.dictionaries.concepts import Labelled
+from gemma_scope.evals.dictionaries import by_size
 from gemma_scope.evals.dictionaries.ratio import mean_of
-from gemma_scope.evals.dictionaries.representations import represent
-from gemma_scope.model.language_model import LanguageModel
+from gemma_scope.evals.dictionaries.representations import L2, Represented
 
 SIZES = (1, 2, 5, 10)
-L2 = 1e-2
 WHOLE = "whole vector"
 
 
@@ -68,24 +66,28 @@ class SparseProbes:
     """Accuracy of `a` minus that of `b`, paired by text."""
     return mean_of(self._of(a, k)).minus(mean_of(self._of(b, k)))
 
+  @functools.cached_property
+  def accuracies(self) -> by_size.BySize:
+    """Representation -> k -> mean accuracy with its interval."""
+    return {
+      name: {k: mean_of(hits).interval() for k, hits in by_k.items()}
+      for name, by_k in self.right.items()
+    }
+
+  def means(self) -> dict[str, dict[str, float]]:
+    """Accuracies without intervals, by the headings of the table."""
+    return by_size.means(self.accuracies)
+
   def table(self) -> tuple[list[str], list[list[str]]]:
     """Headings and a row for each representation."""
-    sizes = list(next(iter(self.right.values())))
-    rows = []
-    for name, by_k in self.right.items():
-      cells = [str(self.accuracy(name, k)) for k in by_k]
-      rows.append([name, *cells, *[""] * (len(sizes) - len(cells))])
-    return ["representation", *(f"k = {k}" for k in sizes)], rows
+    return by_size.table(self.accuracies)
 
   def to_dict(self) -> dict[str, Any]:
     """Accuracies with intervals and the chosen features, as JSON values."""
     return {
       "texts": self.texts,
       "classes": list(self.classes),
-      "accuracy": {
-        name: {str(k): self.accuracy(name, k).to_dict() for k in by_k}
-        for name, by_k in self.right.items()
-      },
+      "accuracy": by_size.to_dict(self.accuracies),
       "chosen": {
         name: {c: list(features) for c, features in by_class.items()}
         for name, by_class in self.chosen.items()
@@ -113,42 +115,29 @@ class SparseProbes:
 
 
 def sparse_probes(
-  lm: LanguageModel,
-  dictionaries: Mapping[str, Dictionary],
-  texts: Labelled,
-  *,
-  sizes: Sequence[int] = SIZES,
-  seed: int = 0,
+  seen: Represented, *, sizes: Sequence[int] = SIZES
 ) -> SparseProbes:
   """Fits and judges sparse probes of every class of some texts.
 
   Args:
-    lm: The model.
-    dictionaries: SAEs of one site, by name.
-    texts: Labelled texts.
+    seen: The texts, see `represent`.
     sizes: Numbers of features, rising.
-    seed: Of the split, and of the texts taken from the other classes.
-
-  Raises:
-    ConfigError: The dictionaries are no SAEs of one site.
-    TextError: A class has too few texts.
   """
-  fit, held = texts.split(seed=seed)
-  found = represent(lm, dictionaries, texts, fit)
-  tasks = [_task(texts, c, fit, held, seed) for c in range(len(texts.classes))]
+  classes = seen.texts.classes
+  tasks = [_task(seen, c) for c in range(len(classes))]
   right: dict[str, dict[int, np.ndarray]] = {}
   chosen: dict[str, dict[str, tuple[int, ...]]] = {}
-  for one in found:
+  for one in seen.features:
     each = [_of_class(one.values, task, sizes) for task in tasks]
     right[one.name] = {
       k: np.concatenate([hits[k] for hits, _ in each]) for k in sizes
     }
     best = [tuple(int(i) for i in order[: max(sizes)]) for _, order in each]
-    chosen[one.name] = dict(zip(texts.classes, best))
-  x = found[0].vectors
+    chosen[one.name] = dict(zip(classes, best))
+  x = seen.features[0].vectors
   hits = [probe_hits(x, task) for task in tasks]
   right[WHOLE] = {x.shape[1]: np.concatenate(hits)}
-  return SparseProbes(texts.name, texts.classes, right, chosen)
+  return SparseProbes(seen.texts.name, classes, right, chosen)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -202,13 +191,11 @@ def _of_class(
   return {k: probe_hits(values[:, order[:k]], task) for k in sizes}, order
 
 
-def _task(
-  texts: Labelled, index: int, fit: np.ndarray, held: np.ndarray, seed: int
-) -> Task:
-  labels = texts.of(index)
-  rng = np.random.default_rng([seed, index])
-  parts = [_balanced(labels, part, rng) for part in (fit, held)]
-  return Task(parts[0], parts[1], labels)
+def _task(seen: Represented, index: int) -> Task:
+  labels = seen.labels[index]
+  rng = np.random.default_rng([seen.seed, index])
+  fit, held = (_balanced(labels, part, rng) for part in seen.split)
+  return Task(fit, held, labels)
 
 
 def _balanced(

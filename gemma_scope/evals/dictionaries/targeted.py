@@ -21,7 +21,7 @@ Targeted Concept Erasure Tasks"; Marks et al. 2024, "Sparse Feature Circuits"
 rest of the model.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 import dataclasses
 from typing import Any
 
@@ -30,13 +30,16 @@ import numpy as np
 
 from gemma_scope.analysis import probe_fits
 from gemma_scope.bootstrap import Interval
-from gemma_scope.dictionaries.protocol import Dictionary
 from gemma_scope.display import table_html
-from gemma_scope.evals.dictionaries.concepts import Crossed, Labelled, Split
+from gemma_scope.evals.dictionaries import by_size
+from gemma_scope.evals.dictionaries.concepts import Labelled
 from gemma_scope.evals.dictionaries.ratio import Ratio, mean_of
-from gemma_scope.evals.dictionaries.representations import Features, represent
-from gemma_scope.evals.dictionaries.sparse_probing import L2
-from gemma_scope.model.language_model import LanguageModel
+from gemma_scope.evals.dictionaries.representations import (
+  L2,
+  Features,
+  LinearProbe,
+  Represented,
+)
 
 SIZES = (1, 2, 5, 10, 20)
 
@@ -51,23 +54,19 @@ class Targeted:
   """
 
   what: str
-  found: Mapping[str, Mapping[int, Interval]]
+  found: by_size.BySize
+
+  def means(self) -> dict[str, dict[str, float]]:
+    """Numbers without intervals, by the headings of the table."""
+    return by_size.means(self.found)
 
   def table(self) -> tuple[list[str], list[list[str]]]:
     """Headings and a row for each representation."""
-    sizes = list(next(iter(self.found.values())))
-    rows = [[n, *map(str, by_k.values())] for n, by_k in self.found.items()]
-    return ["representation", *(f"k = {k}" for k in sizes)], rows
+    return by_size.table(self.found)
 
   def to_dict(self) -> dict[str, Any]:
     """Numbers with intervals as JSON values."""
-    return {
-      "what": self.what,
-      "found": {
-        name: {str(k): value.to_dict() for k, value in by_k.items()}
-        for name, by_k in self.found.items()
-      },
-    }
+    return {"what": self.what, "found": by_size.to_dict(self.found)}
 
   def __repr__(self) -> str:
     lines = [", ".join(row) for row in self.table()[1]]
@@ -78,97 +77,71 @@ class Targeted:
 
 
 def targeted_perturbation(
-  lm: LanguageModel,
-  dictionaries: Mapping[str, Dictionary],
-  texts: Labelled,
-  *,
-  sizes: Sequence[int] = SIZES,
-  seed: int = 0,
+  seen: Represented, *, sizes: Sequence[int] = SIZES
 ) -> Targeted:
   """TPP on some labelled texts.
 
   Args:
-    lm: The model.
-    dictionaries: SAEs of one site, by name.
-    texts: Labelled texts.
+    seen: The texts, see `represent`.
     sizes: How many features are taken out.
-    seed: Of the split.
-
-  Raises:
-    ConfigError: The dictionaries are no SAEs of one site.
-    TextError: A class has too few texts.
   """
-  fit, held = texts.split(seed=seed)
-  found = {
-    one.name: _tpp(one, texts, (fit, held), sizes)
-    for one in represent(lm, dictionaries, texts, fit)
-  }
-  return Targeted(f"TPP of {texts.name}", found)
+  found = {one.name: _tpp(one, seen, sizes) for one in seen.features}
+  return Targeted(f"TPP of {seen.texts.name}", found)
 
 
 def shift(
-  lm: LanguageModel,
-  dictionaries: Mapping[str, Dictionary],
-  texts: Crossed,
-  *,
-  sizes: Sequence[int] = SIZES,
-  seed: int = 0,
+  seen: Represented, spurious: Labelled, *, sizes: Sequence[int] = SIZES
 ) -> Targeted:
   """SHIFT on texts with an intended and a spurious label, two classes each.
 
   Args:
-    lm: The model.
-    dictionaries: SAEs of one site, by name.
-    texts: The texts.
+    seen: The texts by what is intended (of `Crossed`), see `represent`.
+    spurious: The same texts by what is not.
     sizes: How many features are taken out.
-    seed: Of the split.
-
-  Raises:
-    ConfigError: The dictionaries are no SAEs of one site.
-    TextError: A class has too few texts.
   """
-  fit, held = texts.intended.split(seed=seed)
-  meant, other = texts.intended.of(0), texts.spurious.of(0)
-  found = {
-    one.name: _shift(one, (meant, other), (fit, held), sizes)
-    for one in represent(lm, dictionaries, texts.intended, fit)
-  }
-  names = f"{texts.intended.name} without {texts.spurious.name}"
+  other = spurious.of(0)
+  found = {one.name: _shift(one, seen, other, sizes) for one in seen.features}
+  names = f"{seen.texts.name} without {spurious.name}"
   return Targeted(f"SHIFT to {names}", found)
 
 
 def _tpp(
-  one: Features, texts: Labelled, split: Split, sizes: Sequence[int]
+  one: Features, seen: Represented, sizes: Sequence[int]
 ) -> dict[int, Interval]:
-  fit, held = split
-  count = len(texts.classes)
-  labels = [texts.of(c) for c in range(count)]
-  probes = [_fit(one.vectors, own, fit) for own in labels]
-  before = [_right(one.vectors, p, own) for p, own in zip(probes, labels)]
-  weights = [_balance(own, held) for own in labels]
-  scores = {k: np.zeros(len(texts.labels)) for k in sizes}
+  (fit, held), probes = seen.split, seen.probes(one)
+  labels = np.stack(seen.labels, axis=1)
+  count = labels.shape[1]
+  directions = np.stack([w for w, _ in probes], axis=1)
+  thresholds = np.array([threshold for _, threshold in probes])
+  weights = np.stack([_balance(own, held) for own in seen.labels], axis=1)
+  along = one.vectors @ directions
+  before = (along > thresholds) == labels
+  scores = {k: np.zeros(len(labels)) for k in sizes}
   for c in range(count):
-    order = helpful(one, labels[c], probes[c][0], fit)
+    order = helpful(one, labels[:, c], directions[:, c], fit)
+    part = np.full(count, -1 / (count * (count - 1)))
+    part[c] = 1 / count
     for k, score in scores.items():
-      without = one.without(order[:k])
-      for d in range(count):
-        lost = before[d] - _right(without, probes[d], labels[d])
-        part = 1 / count if c == d else -1 / (count * (count - 1))
-        score += part * lost * weights[d]
+      chosen = order[:k]
+      # What the probes say of `one.without(chosen)`.
+      gone = one.values[:, chosen] @ (one.writes[chosen] @ directions)
+      after = (along - gone > thresholds) == labels
+      lost = before.astype(float) - after
+      score += (lost * weights) @ part
   # A text's part is what probes lose on it, so that texts can be resampled.
   return {k: mean_of(score[held]).interval() for k, score in scores.items()}
 
 
 def _shift(
   one: Features,
-  labels: tuple[Bool[np.ndarray, " texts"], Bool[np.ndarray, " texts"]],
-  split: Split,
+  seen: Represented,
+  other: Bool[np.ndarray, " texts"],
   sizes: Sequence[int],
 ) -> dict[int, Interval]:
-  (meant, other), (fit, held) = labels, split
+  (fit, held), meant = seen.split, seen.labels[0]
   biased = fit[meant[fit] == other[fit]]
   probe = _fit(one.vectors, meant, biased)
-  best = _fit(one.vectors, meant, fit)
+  best = seen.probes(one)[0]
   direction = _fit(one.vectors, other, fit)[0]
   order = helpful(one, other, direction, fit)
   base, bound = (_right(one.vectors, p, meant)[held] for p in (probe, best))
@@ -191,14 +164,12 @@ def helpful(
   return np.argsort(-gap * (one.writes @ probe), kind="stable")
 
 
-def _fit(
-  x: np.ndarray, labels: np.ndarray, rows: np.ndarray
-) -> tuple[np.ndarray, float]:
+def _fit(x: np.ndarray, labels: np.ndarray, rows: np.ndarray) -> LinearProbe:
   return probe_fits.logistic(x[rows], labels[rows], L2)
 
 
 def _right(
-  x: np.ndarray, probe: tuple[np.ndarray, float], labels: np.ndarray
+  x: np.ndarray, probe: LinearProbe, labels: np.ndarray
 ) -> Float[np.ndarray, " texts"]:
   return ((x @ probe[0] > probe[1]) == labels).astype(float)
 

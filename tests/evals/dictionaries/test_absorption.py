@@ -1,6 +1,5 @@
 """Absorption in made-up latents that absorb by construction."""
 
-import importlib
 import json
 
 import numpy as np
@@ -12,10 +11,11 @@ from gemma_scope.evals.dictionaries.absorption import (
   main_latents,
 )
 from gemma_scope.evals.dictionaries.concepts import Labelled
-from gemma_scope.evals.dictionaries.representations import Features
+from gemma_scope.evals.dictionaries.representations import (
+  Features,
+  Represented,
+)
 
-# The package offers a function of this name.
-module = importlib.import_module(absorption.__module__)
 RNG = np.random.default_rng(0)
 LETTERS = np.repeat(np.arange(2), 100)
 TEXTS = Labelled(
@@ -49,10 +49,9 @@ def features(name, absorbing):
 
 
 @pytest.fixture
-def found(monkeypatch):
-  every = [features("absorbs", True), features("residual", False)]
-  monkeypatch.setattr(module, "represent", lambda *_: every)
-  return absorption(None, {}, TEXTS)
+def found():
+  every = features("absorbs", True), features("residual", False)
+  return absorption(Represented(TEXTS, every))
 
 
 def test_what_is_absorbed_is_found(found):
@@ -72,23 +71,20 @@ def test_baselines_have_no_latents_that_could_be_silent(found):
   assert list(found.missed) == ["absorbs"]
 
 
-def test_without_absorption_there_is_none(monkeypatch):
-  every = [features("honest", False)]
-  monkeypatch.setattr(module, "represent", lambda *_: every)
-  found = absorption(None, {}, TEXTS)
+def test_without_absorption_there_is_none():
+  found = absorption(Represented(TEXTS, (features("honest", False),)))
   assert found.missed["honest"].value == 0
   assert found.absorbed["honest"].value == 0
 
 
-def test_missed_alone_is_not_absorbed(monkeypatch):
+def test_missed_alone_is_not_absorbed():
   """The latent that fires instead does not write the letter."""
   f, w = latents(True)
   w[3:, 0] = 0.0
   x = f @ w + 0.5 * RNG.normal(size=(200, D))
   x[:, 0] += 5 * (LETTERS == 0) * (f[:, 0] == 0)  # in the error of the SAE
   one = Features("fails", x, f, w)
-  monkeypatch.setattr(module, "represent", lambda *_: [one])
-  found = absorption(None, {}, TEXTS)
+  found = absorption(Represented(TEXTS, (one,)))
   assert found.missed["fails"].value > 0
   assert found.absorbed["fails"].value == 0
 
@@ -98,6 +94,9 @@ def test_it_shows_itself(found):
   content = json.loads(json.dumps(found.to_dict(), allow_nan=False))
   assert content["absorbs"]["main"]["t"] == [1]
   assert "absorbs" in repr(found)
+  means = found.means()["absorbs"]
+  assert means["absorbed"] == found.absorbed["absorbs"].value
+  assert means["main latents a letter"] >= 1
   assert "Absorption" in found._repr_html_()
 
 

@@ -4,9 +4,16 @@ import numpy as np
 import pytest
 
 import gemma_scope as gs
+from gemma_scope.analysis import probe_fits
 from gemma_scope.errors import ConfigError
 from gemma_scope.evals.dictionaries.concepts import Labelled
-from gemma_scope.evals.dictionaries.representations import represent
+from gemma_scope.evals.dictionaries.representations import (
+  L2,
+  Features,
+  Represented,
+  represent,
+  saes_by_site,
+)
 from gemma_scope.sites import Site
 from gemma_scope.testing import dictionaries as make
 from tests.dictionaries import oracle as family
@@ -15,7 +22,6 @@ ROWS = tuple(
   (2, *np.random.default_rng(n).integers(110, 512, n).tolist())
   for n in range(2, 75)
 )
-FIT = np.arange(50)
 
 
 def texts(pooled):
@@ -31,7 +37,8 @@ def sae():
 @pytest.mark.parametrize("pooled", [True, False])
 def test_every_representation_is_of_the_right_tokens(case, sae, pooled):
   found = {
-    one.name: one for one in represent(case.lm, {"s": sae}, texts(pooled), FIT)
+    one.name: one
+    for one in represent(case.lm, {"s": sae}, texts(pooled)).features
   }
   assert list(found) == ["s", "residual", "PCA", "neurons"]
   site, neurons = Site("resid_post", 2), Site("mlp_act", 2)
@@ -51,21 +58,22 @@ def test_every_representation_is_of_the_right_tokens(case, sae, pooled):
 
 
 def test_baselines_are_about_the_mean_of_what_is_fitted(case, sae):
-  found = {
-    one.name: one for one in represent(case.lm, {"s": sae}, texts(True), FIT)
-  }
+  seen = represent(case.lm, {"s": sae}, texts(True), seed=1)
+  fit, _ = seen.split
+  assert set(fit) != set(texts(True).split()[0])
+  found = {one.name: one for one in seen.features}
   for name in ("residual", "PCA", "neurons"):
     one = found[name]
-    np.testing.assert_allclose(one.values[FIT].mean(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(one.values[fit].mean(axis=0), 0, atol=1e-9)
     whole = one.values @ one.writes
-    centred = one.vectors - one.vectors[FIT].mean(axis=0)
-    np.testing.assert_allclose(whole[FIT], centred[FIT], atol=1e-6)
-  spread = found["PCA"].values[FIT].std(axis=0)
+    centred = one.vectors - one.vectors[fit].mean(axis=0)
+    np.testing.assert_allclose(whole[fit], centred[fit], atol=1e-6)
+  spread = found["PCA"].values[fit].std(axis=0)
   assert (np.diff(spread) <= 1e-9).all()
 
 
 def test_a_feature_is_taken_out(case, sae):
-  one = represent(case.lm, {"s": sae}, texts(True), FIT)[0]
+  one = represent(case.lm, {"s": sae}, texts(True)).features[0]
   rows = family.plain(sae.w_dec, "latents", "output")
   np.testing.assert_allclose(one.writes, rows, atol=1e-6)
   chosen = np.array([3, 7])
@@ -88,4 +96,39 @@ def test_a_feature_is_taken_out(case, sae):
 )
 def test_other_dictionaries_are_refused(case, given):
   with pytest.raises(ConfigError, match="SAEs of one site"):
-    represent(case.lm, given, texts(True), FIT)
+    represent(case.lm, given, texts(True))
+
+
+def test_saes_are_grouped_by_site():
+  a, b, c = (make.random_sae(layer=n, seed=n) for n in (2, 1, 2))
+  found = saes_by_site({"a": a, "b": b, "c": c})
+  first, second = Site("resid_post", 2), Site("resid_post", 1)
+  assert found == {first: {"a": a, "c": c}, second: {"b": b}}
+  with pytest.raises(ConfigError, match="received: t: transcoder"):
+    saes_by_site({"a": a, "t": make.random_transcoder(layer=2)})
+
+
+def test_probes_are_fitted_once_for_the_same_vectors(monkeypatch):
+  rng, fits = np.random.default_rng(0), []
+  x, other = (rng.normal(size=(len(ROWS), 4)) for _ in range(2))
+  one, two, three = (
+    Features(name, vectors, vectors, np.eye(4))
+    for name, vectors in (("a", x), ("b", x), ("c", other))
+  )
+  real = probe_fits.span
+
+  def span(x):
+    fits.append(x)
+    return real(x)
+
+  monkeypatch.setattr(probe_fits, "span", span)
+  seen = Represented(texts(True), (one, two, three))
+  assert seen.probes(one) is seen.probes(two)
+  seen.probes(three)
+  assert len(fits) == 2  # of two kinds of vectors, whatever the classes
+  fit, _ = seen.split
+  for features in (one, three):
+    for c, (direction, _) in enumerate(seen.probes(features)):
+      labels = seen.texts.labels[fit] == c
+      expected, _ = probe_fits.logistic(features.vectors[fit], labels, L2)
+      np.testing.assert_array_equal(direction, expected)

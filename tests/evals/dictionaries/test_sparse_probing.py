@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from gemma_scope.errors import ConfigError
-from gemma_scope.evals.dictionaries import sparse_probing
 from gemma_scope.evals.dictionaries.concepts import Labelled
-from gemma_scope.evals.dictionaries.representations import Features
+from gemma_scope.evals.dictionaries.representations import (
+  Features,
+  Represented,
+)
 from gemma_scope.evals.dictionaries.sparse_probing import (
   WHOLE,
   Task,
@@ -39,13 +41,12 @@ def one_hot():
 
 
 @pytest.fixture
-def made(monkeypatch):
-  features = [
+def made():
+  features = (
     Features("good", X, one_hot(), np.zeros((16, 6))),
     Features("noise", X, RNG.normal(size=(180, 16)), np.zeros((16, 6))),
-  ]
-  monkeypatch.setattr(sparse_probing, "represent", lambda *_: features)
-  return sparse_probes(None, {}, TEXTS, sizes=(1, 3))
+  )
+  return sparse_probes(Represented(TEXTS, features), sizes=(1, 3))
 
 
 def test_the_features_of_a_class_are_found(made):
@@ -67,9 +68,11 @@ def test_both_labels_are_judged_on_equally_many(made):
 
 def test_it_shows_itself(made):
   head, rows = made.table()
-  assert head == ["representation", "k = 1", "k = 3"]
+  assert head == ["representation", "k = 1", "k = 3", "k = 6"]
   assert [row[0] for row in rows] == ["good", "noise", WHOLE]
-  assert all(len(row) == 3 for row in rows)
+  assert rows[0][3] == "" == rows[2][1]  # 6 is the width of the vector
+  assert rows[2][3] == str(made.accuracy(WHOLE))
+  assert made.means()["good"]["k = 1"] == 1.0
   found = json.loads(json.dumps(made.to_dict(), allow_nan=False))
   assert found["accuracy"]["good"]["1"]["mean"] == 1.0
   assert "made up" in repr(made)

@@ -5,9 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from gemma_scope.evals.dictionaries import targeted
 from gemma_scope.evals.dictionaries.concepts import Crossed, Labelled
-from gemma_scope.evals.dictionaries.representations import Features
+from gemma_scope.evals.dictionaries.representations import (
+  L2,
+  Features,
+  Represented,
+)
 from gemma_scope.evals.dictionaries.targeted import (
   helpful,
   shift,
@@ -40,12 +43,11 @@ def mixed(one):
   return Features("mixed", one.vectors, one.vectors @ q.T, q)
 
 
-def test_tpp_tells_separate_features_from_mixed_ones(monkeypatch):
+def test_tpp_tells_separate_features_from_mixed_ones():
   one = separate(CLASS, 3)
-  every = [one, mixed(one)]
-  monkeypatch.setattr(targeted, "represent", lambda *_: every)
   texts = labelled("made up", CLASS, ("a", "b", "c"))
-  made = targeted_perturbation(None, {}, texts, sizes=(1, 8))
+  seen = Represented(texts, (one, mixed(one)))
+  made = targeted_perturbation(seen, sizes=(1, 8))
   # A class without its feature looks like no class: its probe is at chance,
   # and the others do not mind.
   assert made.found["separate"][1].mean == pytest.approx(0.5, abs=0.05)
@@ -57,17 +59,14 @@ def test_tpp_tells_separate_features_from_mixed_ones(monkeypatch):
 
 def test_tpp_is_what_probes_lose():
   """Once more by loops, for one k."""
-  one, (fit, held) = (
-    separate(CLASS, 3),
-    (np.arange(0, N, 2), np.arange(1, N, 2)),
-  )
+  one = separate(CLASS, 3)
   texts = labelled("made up", CLASS, ("a", "b", "c"))
-  found = targeted._tpp(one, texts, (fit, held), [1])[1].mean
+  (fit, held), seen = texts.split(seed=1), Represented(texts, (one,), seed=1)
+  found = targeted_perturbation(seen, sizes=[1]).found["separate"][1].mean
   from gemma_scope.analysis import probe_fits
 
   probes = [
-    probe_fits.logistic(one.vectors[fit], CLASS[fit] == c, targeted.L2)
-    for c in range(3)
+    probe_fits.logistic(one.vectors[fit], CLASS[fit] == c, L2) for c in range(3)
   ]
 
   def accuracy(x, d):
@@ -98,7 +97,7 @@ def crossed():
   )
 
 
-def test_shift_takes_the_spurious_label_out(monkeypatch):
+def test_shift_takes_the_spurious_label_out():
   """The spurious one is stronger, so the biased probe goes by it."""
   texts = crossed()
   f = np.zeros((N, 6))
@@ -107,15 +106,14 @@ def test_shift_takes_the_spurious_label_out(monkeypatch):
   f[:, 4:] = RNG.random((N, 2))
   w = np.eye(6, 8)
   one = Features("separate", f @ w + 0.3 * RNG.normal(size=(N, 8)), f, w)
-  every = [one, mixed(one)]
-  monkeypatch.setattr(targeted, "represent", lambda *_: every)
-  made = shift(None, {}, texts, sizes=(1, 2))
+  seen = Represented(texts.intended, (one, mixed(one)))
+  made = shift(seen, texts.spurious, sizes=(1, 2))
   assert made.found["separate"][2].mean > made.found["mixed"][2].mean
   assert made.found["separate"][2].mean > 0.3
   assert "tone without topic" in made.what
 
 
-def test_features_are_ranked_by_what_they_write(monkeypatch):
+def test_features_are_ranked_by_what_they_write():
   f = np.array([[1.0, 0, 2], [1, 0, 2], [0, 1, 0], [0, 1, 0]])
   w = np.array([[1.0, 0], [-2.0, 0], [0.1, 5.0]])
   one = Features("", f @ w, f, w)
@@ -125,12 +123,13 @@ def test_features_are_ranked_by_what_they_write(monkeypatch):
   assert order.tolist() == [1, 0, 2]
 
 
-def test_it_shows_itself(monkeypatch):
-  monkeypatch.setattr(targeted, "represent", lambda *_: [separate(CLASS, 3)])
+def test_it_shows_itself():
   texts = labelled("made up", CLASS, ("a", "b", "c"))
-  made = targeted_perturbation(None, {}, texts, sizes=(1,))
+  seen = Represented(texts, (separate(CLASS, 3),))
+  made = targeted_perturbation(seen, sizes=(1,))
   assert made.table()[0] == ["representation", "k = 1"]
   content = json.loads(json.dumps(made.to_dict(), allow_nan=False))
   assert "separate" in content["found"]
+  assert made.means() == {"separate": {"k = 1": made.found["separate"][1].mean}}
   assert "TPP of made up" in repr(made)
   assert "TPP" in made._repr_html_()
