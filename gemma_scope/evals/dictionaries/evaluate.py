@@ -79,9 +79,9 @@ def evaluate(
     ConfigError: There is none, or it has BatchTopK.
     TextError: There is no token that counts.
   """
-  named = _named(dictionaries)
+  named = named_dictionaries(dictionaries)
   for dictionary in named.values():
-    _check(lm, dictionary)
+    check_measurable(lm, dictionary)
   metrics = tuple(metrics)
   probe = make_probe(lm, tuple(named.values()), any(m.losses for m in metrics))
   tallies = {name: _Tally(d, metrics) for name, d in named.items()}
@@ -170,8 +170,12 @@ class _Tally:
     return Evaluated.joined(str(self.dictionary.about), findings)
 
 
-def _named(given: Given) -> dict[str, Dictionary]:
-  """Dictionaries by the names to show; equal names are numbered."""
+def named_dictionaries(given: Given) -> dict[str, Dictionary]:
+  """Dictionaries by the names to show; equal names are numbered.
+
+  Raises:
+    ConfigError: There is none.
+  """
   if isinstance(given, Mapping):
     found = {str(name): one for name, one in given.items()}
   else:
@@ -194,7 +198,13 @@ def _named(given: Given) -> dict[str, Dictionary]:
   return found
 
 
-def _check(lm: LanguageModel, dictionary: Dictionary) -> None:
+def check_measurable(lm: LanguageModel, dictionary: Dictionary) -> None:
+  """Refuses what cannot be measured token by token.
+
+  Raises:
+    SiteError: The dictionary does not fit the model, or is of no layer.
+    ConfigError: It has BatchTopK.
+  """
   check_fits(dictionary, lm.config, lm.name)
   for site in (*dictionary.sites_in, *dictionary.sites_out):
     if site.layer is None and site.name != "embed":
