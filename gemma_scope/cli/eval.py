@@ -1,19 +1,23 @@
 """`gemma-scope eval DICTIONARY…`: how good are these dictionaries?
 
-Reads options, calls `evals.dictionaries.evaluate`, writes what it returns. It
-computes nothing itself.
+Reads options, calls `evals.dictionaries.evaluate` and `evaluate_concepts`,
+writes what they return. It computes nothing itself.
 """
 
 from collections.abc import Sequence
 import dataclasses
 import functools
-import pathlib
 from typing import Annotated, Any
 
-import rich.table
 import tyro
 
-from gemma_scope.cli import compiled, consoles, progress, reports
+from gemma_scope.cli import (
+  compiled,
+  consoles,
+  eval_report,
+  progress,
+  reports,
+)
 from gemma_scope.cli.explain import DEFAULT_MODEL
 from gemma_scope.cli.reports import flag_option, text_option
 from gemma_scope.errors import ConfigError
@@ -25,16 +29,28 @@ How good are these dictionaries? L0, FVU, delta loss and more on held-out text.
   with 95 % bootstrap intervals over rows of text; go by the difference of two
   dictionaries in the JSON, not by whether their intervals overlap.
 
+With --concepts: what SAEBench asks of SAEs, on labelled texts of its own.
+  sparse_probing  Is a concept read off 1, 2, 5 or 10 latents?
+  absorption      Does a first letter's latent fail where another takes over?
+  tpp             Can latents take a concept out, and nothing else?
+  shift           Can they take out what a biased probe wrongly goes by?
+  All but absorption stand beside the layer's neurons, principal components and
+  the vector's own numbers.
+
 Examples:
   gemma-scope eval --data held_out.jsonl \\
     gemma-scope-2-270m-pt/resid_post/layer_12_width_16k_l0_medium
   gemma-scope eval runs/first/resid_post_9_l0_32 runs/other --data text.txt \\
     --tokens 100000 --loss-tokens 10000 --json eval.json
   gemma-scope eval runs/first/* --data held_out.jsonl --no-losses
+  gemma-scope eval runs/first/resid_post_9_* --concepts sparse_probing,tpp
+  gemma-scope eval runs/first/resid_post_9_* --data text.txt --concepts all
 
 Notes:
   A loss is one forward pass and all logits, for every dictionary: on a CPU
   that is most of the time. Use text that the dictionaries were not trained on.
+  SAEs are compared with others of the same site. Intervals of concepts, and
+  each set of texts, are in the report and in the JSON.
 """
 
 
@@ -59,6 +75,9 @@ class Options:
   no_losses: Annotated[bool, flag_option()] = False
   """Leave delta loss out."""
 
+  concepts: Annotated[str | None, text_option("TEST,…")] = None
+  """Look for concepts: sparse_probing, absorption, tpp, shift, or all."""
+
   model: Annotated[str, tyro.conf.arg(metavar="NAME_OR_PATH")] = DEFAULT_MODEL
   """A published checkpoint, or a GGUF, safetensors or Orbax one on disk."""
 
@@ -81,7 +100,7 @@ class Options:
   """Rows of one forward pass."""
 
   seed: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-  """Of the order of the documents."""
+  """Of the order of the documents, and of which texts concepts are held out."""
 
 
 def main(argv: Sequence[str]) -> None:
@@ -110,38 +129,74 @@ def run(options: Options) -> None:
       received="nothing",
       instead="gemma-scope eval FOLDER --data held_out.jsonl",
     )
-  if options.data is None:
+  if options.data is None and options.concepts is None:
     raise ConfigError(
       "There is no text to evaluate on.",
-      received="no --data",
-      instead="--data held_out.jsonl, with text that was not trained on",
+      received="no --data and no --concepts",
+      instead="--data held_out.jsonl, with text that was not trained on, or "
+      "--concepts all, which brings its own",
     )
   page, data = reports.destinations(options.out, options.json)
   with progress.stages(consoles.messages()) as tell:
     found = _evaluate(options, tell)
     tell("Writing the report")
     reports.write(found, page, data)
-  render = functools.partial(_render, found, page)
+  render = functools.partial(eval_report.render, found, page)
   reports.show(found, page, render, as_json=options.json == "-")
   if options.open:
     reports.open_page(page)
 
 
-def _evaluate(options: Options, tell: progress.Report):
+def _evaluate(options: Options, tell: progress.Report) -> eval_report.Found:
   """Loads everything and evaluates; here is where JAX is first needed."""
   tell("Opening the text")
   import gemma_scope as gs
   from gemma_scope.activations.corpus.corpus import Corpus
+  from gemma_scope.evals import dictionaries as evals
+
+  compiled.keep_compiled_programs()
+  tests = _concept_tests(options.concepts)
+  corpus = None
+  if options.data is not None:
+    corpus = Corpus.open([p.strip() for p in options.data.split(",")])
+  named = _load(options.dictionaries, tell)
+  if tests:
+    evals.saes_by_site(named)  # refuses others before the model is loaded
+  tell(f"Loading {options.model}")
+  lm = gs.load(options.model, dtype=options.dtype, progress=tell)
+  tell("Compiling")
+  text = concepts = None
+  if corpus is not None:
+    text = _on_text(options, lm, named, corpus, tell)
+  if tests:
+    concepts = evals.evaluate_concepts(
+      lm, named, tests=tests, seed=options.seed, progress=tell
+    )
+  return eval_report.Found(text, concepts)
+
+
+def _concept_tests(given: str | None) -> tuple[str, ...]:
+  """The names after --concepts; none where it was not given."""
+  from gemma_scope.evals.dictionaries.evaluate_concepts import (
+    TESTS,
+    check_tests,
+  )
+
+  if given is None:
+    return ()
+  names = [name.strip() for name in given.split(",") if name.strip()]
+  every = [t for name in names for t in (TESTS if name == "all" else (name,))]
+  return check_tests(every)
+
+
+def _on_text(
+  options: Options, lm: Any, named: Any, corpus: Any, tell: progress.Report
+):
+  """The numbers on held-out text."""
   from gemma_scope.activations.corpus.options import PackingOptions
   from gemma_scope.activations.corpus.pipeline import TokenPipeline
   from gemma_scope.evals import dictionaries as evals
 
-  assert options.data is not None
-  compiled.keep_compiled_programs()
-  corpus = Corpus.open([p.strip() for p in options.data.split(",")])
-  named = _load(options.dictionaries, tell)
-  tell(f"Loading {options.model}")
-  lm = gs.load(options.model, dtype=options.dtype, progress=tell)
   packing = PackingOptions(
     seq_len=options.seq_len, batch_size=options.batch, seed=options.seed
   )
@@ -151,7 +206,6 @@ def _evaluate(options: Options, tell: progress.Report):
     for m in evals.METRICS
     if not (options.no_losses and isinstance(m, evals.DeltaLoss))
   ]
-  tell("Compiling")
   return evals.evaluate(
     lm,
     named,
@@ -176,20 +230,3 @@ def _load(names: Sequence[str], tell: progress.Report) -> dict[str, Any]:
     else:
       found[name] = opened
   return found
-
-
-def _render(found, page: pathlib.Path) -> None:
-  """Prints the numbers of every dictionary, and where the report is."""
-  console = consoles.results()
-  head, rows = found.table()
-  for row in rows:
-    table = rich.table.Table(title=row[0], title_justify="left", box=None)
-    table.add_column("", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    table.show_header = False
-    for name, cell in zip(head[1:], row[1:]):
-      table.add_row(name, cell)
-    console.print(table)
-    console.print()
-  console.print(found.note, markup=False)
-  console.print(f"Report: {page}", markup=False, soft_wrap=True)
