@@ -1,4 +1,7 @@
-"""The card of the starter suite: data, recipe, licence, numbers, in JSON."""
+"""The card of the starter suite: data, recipe, licence, numbers.
+
+JSON in the archive, the same as a page for people.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,8 +36,9 @@ def make_card(
   """What `Suite.card` holds.
 
   Args:
-    metrics: "rounded" and "exact": name of a dictionary -> its numbers, those
-      with an interval as [value, low, high]; "tokens" of held-out text.
+    metrics: "dictionaries": name -> its numbers, those with an interval as
+      [value, low, high]; "lost": name -> FVU lost by rounding; "tokens" of
+      held-out text.
     descriptions: Name of a dictionary -> latent -> what it fires on.
     recipe: Command, settings and manifest.
   """
@@ -45,23 +49,58 @@ def make_card(
     "recipe": recipe,
     "held_out_tokens": metrics["tokens"],
     "metrics": {
-      name: _row(numbers, metrics["exact"][name])
-      for name, numbers in metrics["rounded"].items()
+      name: _row(numbers, metrics["lost"][name])
+      for name, numbers in metrics["dictionaries"].items()
     },
     "descriptions": descriptions,
   }
 
 
-def _row(
-  numbers: Mapping[str, Any], exact: Mapping[str, Any]
-) -> dict[str, float]:
+def card_page(card: Mapping[str, Any], loss_tokens: int) -> str:
+  """CARD.md: the card for people.
+
+  Args:
+    card: What `make_card` gave.
+    loss_tokens: Held-out tokens on which losses were measured.
+  """
+  columns = (*_SHOWN, "fvu_lost_by_int8")
+  lines = [
+    f"# {card['title']}",
+    "",
+    f"Written by `{card['recipe']['command']}`.",
+    "",
+    f"**Data.** {card['data']}",
+    "",
+    f"**Licence.** {card['licence']}",
+    "",
+    f"**Numbers**, on {card['held_out_tokens']:,} held-out tokens, losses on "
+    f"{loss_tokens:,} of them (nats a token). `recovered`: 1 if nothing is "
+    "lost, 0 for the site's mean in its place. `dead`: latents that never fire "
+    "on this text; `dense`: in more than a tenth of it.",
+    "",
+    f"| dictionary | {' | '.join(columns)} |",
+    "|---" * (1 + len(columns)) + "|",
+  ]
+  for name, row in card["metrics"].items():
+    cells = [f"{row.get(column, '')}" for column in columns]
+    lines.append(f"| {name} | {' | '.join(cells)} |")
+  lines += [
+    "",
+    "**Latents described by hand**, from their stored examples.",
+    "",
+  ]
+  for name, latents in card["descriptions"].items():
+    lines += [f"- {name}, {i}: {text}" for i, text in latents.items()]
+  return "\n".join(lines) + "\n"
+
+
+def _row(numbers: Mapping[str, Any], lost: float) -> dict[str, float]:
   """One row: numbers of the int8 rows, and what rounding costs in FVU."""
   row = {
     name: round(_value(numbers[name]), digits)
     for name, digits in _SHOWN.items()
     if name in numbers
   }
-  lost = _value(numbers["fvu"]) - _value(exact["fvu"])
   return row | {"fvu_lost_by_int8": round(lost, 6)}
 
 

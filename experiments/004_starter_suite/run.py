@@ -13,13 +13,12 @@ cores about an hour for 1.5 million (`--tokens 1500000`). It may be stopped at
 any time and goes on where it was, from out/004_starter_suite.
 
 What it writes is gemma_scope/dictionaries/starter/suite.zip, int8 rows, with
-what every latent fires on and a card of metrics on held-out text.
-
-State of it, and numbers: see RESULTS.md.
+what every latent fires on and a card of metrics on held-out text, which is
+CARD.md too. How the recipe was found: RESULTS.md.
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import dataclasses
 import itertools
 import json
@@ -32,7 +31,7 @@ from typing import Any
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # the experiment's own modules
 
-from card import make_card  # noqa: E402
+from card import card_page, make_card  # noqa: E402
 import jax  # noqa: E402
 from texts import QUOTABLE, SOURCES, make_texts  # noqa: E402
 
@@ -58,7 +57,6 @@ from gemma_scope.evals.dictionaries.evaluate import (  # noqa: E402
   evaluate,
 )
 from gemma_scope.evals.dictionaries.fvu import Fvu  # noqa: E402
-from gemma_scope.evals.dictionaries.l0 import L0  # noqa: E402
 from gemma_scope.training import presets  # noqa: E402
 from gemma_scope.training.loop import train  # noqa: E402
 
@@ -66,6 +64,7 @@ MODEL = "gemma-3-270m"
 SAE_LAYERS = (5, 9, 12, 15)
 # Of the 127 that int8 has: half of them cost no FVU that shows, and a bit less.
 LEVELS = 63
+_ROUNDING_TOKENS = 8192
 
 _log = logging.getLogger(__name__)
 
@@ -92,8 +91,8 @@ class Settings:
   batch_rows: int = 1024
   buffer_rows: int = 32_768
   eval_tokens: int = 65_536
-  loss_tokens: int = 4096
-  table_tokens: int = 300_000
+  loss_tokens: int = 2048
+  table_tokens: int = 200_000
 
 
 QUICK = Settings(
@@ -121,13 +120,15 @@ def main() -> None:
   lm = gs.load(MODEL, scan=not on_cpu)
   tokens = make_tokens(lm, out, options.wheels)
   made = train_all(lm, tokens["train"], settings, out, on_cpu)
-  held_out = batches_of(lm, tokens["held_out"], settings)
-  metrics = measure(lm, made, held_out, settings, out)
   quotable = batches_of(lm, tokens["quotable"], settings)
   some = until(quotable, settings.table_tokens)
   tables = latent_examples(lm, made, some, progress=_tell())
+  held_out = batches_of(lm, tokens["held_out"], settings)
+  metrics = measure(lm, made, held_out, settings, out)
   descriptions = json.loads((HERE / "descriptions.json").read_text())
   card = make_card(metrics, descriptions, _recipe(settings, out))
+  page = (HERE if options.suite == PATH else out) / "CARD.md"
+  page.write_text(card_page(card, metrics["loss_tokens"]))
   path = pack_suite(made, tables, card, options.suite, levels=LEVELS)
   _log.info("%s: %.2f MB", path, path.stat().st_size / 1e6)
 
@@ -232,15 +233,31 @@ def measure(
   loss = DeltaLoss(settings.loss_tokens)
   metrics = [m for m in METRICS if m.name != loss.name] + [loss]
   found = evaluate(lm, rounded, kept, metrics=metrics, progress=_tell())
-  exact = evaluate(lm, made, kept, metrics=(L0(), Fvu()))
+  # What rounding costs, on fewer tokens, the same for both.
   numbers = {
     "tokens": found.tokens,
     "loss_tokens": settings.loss_tokens,
-    "rounded": {name: _numbers(found[name]) for name in made},
-    "exact": {name: _numbers(exact[name]) for name in made},
+    "dictionaries": {name: _numbers(found[name]) for name in made},
+    "lost": _lost(lm, made, rounded, until(kept, _ROUNDING_TOKENS)),
   }
   path.write_text(json.dumps(numbers, indent=1) + "\n")
   return numbers
+
+
+def _lost(
+  lm: gs.LanguageModel,
+  made: Mapping[str, Any],
+  rounded: Mapping[str, Any],
+  batches: Iterable[PackedBatch],
+) -> dict[str, float]:
+  """By how much FVU grows by rounding to int8 rows."""
+  both = {f"exact {n}": d for n, d in made.items()} | dict(rounded)
+  found = evaluate(lm, both, batches, metrics=(Fvu(),), progress=_tell())
+  return {
+    n: found[n].interval("fvu").value
+    - found[f"exact {n}"].interval("fvu").value
+    for n in made
+  }
 
 
 def _numbers(found: Any) -> dict[str, Any]:
@@ -262,7 +279,7 @@ def batches_of(
   return TokenPipeline(corpus, lm.tokenizer, packing)
 
 
-def until(batches: Iterator[PackedBatch], tokens: int) -> Iterator[PackedBatch]:
+def until(batches: Iterable[PackedBatch], tokens: int) -> Iterator[PackedBatch]:
   """Batches until so many tokens that count have come."""
   seen = 0
   for batch in batches:

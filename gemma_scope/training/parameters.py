@@ -117,7 +117,8 @@ def _part(
 def _of_activation(group: Group, width: int) -> Part:
   name = group.architecture.activation
   if name == "jump_relu":
-    return {"threshold": jnp.full((width,), group.sparsity.threshold)}
+    first = jnp.full((width,), group.sparsity.threshold, jnp.float32)
+    return {"threshold": first}
   if name == "gated":
     return {"log_gain": jnp.zeros((width,)), "b_magnitude": jnp.zeros((width,))}
   return {}

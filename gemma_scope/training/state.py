@@ -122,7 +122,7 @@ def _begin(
     since=tuple(
       jnp.zeros((count, width), jnp.int32) for _ in range(layout.parts)
     ),
-    threshold=jnp.full((count,), -1.0),
+    threshold=jnp.full((count,), -1, jnp.float32),
     scale_in=jnp.stack([of(m.sites_in) for m in group.members]),
     scale_out=jnp.stack([of(m.writes) for m in group.members]),
     alarm=Alarm(

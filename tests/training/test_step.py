@@ -44,6 +44,17 @@ def test_rows_of_members_are_scaled():
   assert [x.shape for x in batch.xs] == 3 * [(1, 64, runs.D)]
 
 
+@pytest.mark.parametrize("activation", ["jump_relu", "gated", "batch_top_k"])
+def test_a_step_is_compiled_once(activation):
+  """What a step gives has the very types of what it takes."""
+  config = runs.run(runs.group(activation=activation))
+  source = runs.rows()
+  state = begin(config, measure(source, config))
+  before = [jax.typeof(leaf) for leaf in jax.tree.leaves(state)]
+  state, _ = make_step(config, WIDTHS)(state, next(source))
+  assert [jax.typeof(leaf) for leaf in jax.tree.leaves(state)] == before
+
+
 def test_a_step_against_adam_by_hand():
   """Projection, Adam, warm-up and norms, on the gradients of the loss."""
   group = runs.group("transcoder", form={"affine_skip": True})
