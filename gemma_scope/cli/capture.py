@@ -15,9 +15,15 @@ import rich.markup
 import rich.table
 import tyro
 
-from gemma_scope.cli import capture_progress, compiled, consoles, progress
+from gemma_scope.cli import (
+  arguments,
+  capture_progress,
+  compiled,
+  consoles,
+  progress,
+)
+from gemma_scope.cli.arguments import flag_option, text_option
 from gemma_scope.cli.explain import DEFAULT_MODEL
-from gemma_scope.cli.reports import flag_option, text_option
 from gemma_scope.errors import ConfigError
 
 # The parser joins a line that starts with a letter to the one before it.
@@ -118,15 +124,7 @@ class Options:
 
 def main(argv: Sequence[str]) -> None:
   """Runs `gemma-scope capture` with the arguments after the verb."""
-  run(
-    tyro.cli(
-      Options,
-      args=argv,
-      prog="gemma-scope capture",
-      description=HELP,
-      config=(tyro.conf.FlagCreatePairsOff,),
-    )
-  )
+  run(arguments.parsed(Options, argv, "capture", HELP))
 
 
 def run(options: Options) -> None:

@@ -13,9 +13,16 @@ from typing import Annotated, Any
 
 import tyro
 
-from gemma_scope.cli import compiled, consoles, outputs, progress, reports
+from gemma_scope.cli import (
+  arguments,
+  compiled,
+  consoles,
+  outputs,
+  progress,
+  reports,
+)
+from gemma_scope.cli.arguments import flag_option, text_option
 from gemma_scope.cli.explain import DEFAULT_MODEL
-from gemma_scope.cli.reports import flag_option, text_option
 from gemma_scope.errors import ConfigError
 
 # The parser joins a line that starts with a letter to the one before it.
@@ -81,15 +88,7 @@ class Options:
 
 def main(argv: Sequence[str]) -> None:
   """Runs `gemma-scope dashboard` with the arguments after the verb."""
-  run(
-    tyro.cli(
-      Options,
-      args=argv,
-      prog="gemma-scope dashboard",
-      description=HELP,
-      config=(tyro.conf.FlagCreatePairsOff,),
-    )
-  )
+  run(arguments.parsed(Options, argv, "dashboard", HELP))
 
 
 def run(options: Options) -> None:

@@ -12,14 +12,15 @@ from typing import Annotated, Any
 import tyro
 
 from gemma_scope.cli import (
+  arguments,
   compiled,
   consoles,
   eval_report,
   progress,
   reports,
 )
+from gemma_scope.cli.arguments import flag_option, text_option
 from gemma_scope.cli.explain import DEFAULT_MODEL
-from gemma_scope.cli.reports import flag_option, text_option
 from gemma_scope.errors import ConfigError
 
 # The parser joins a line that starts with a letter to the one before it.
@@ -105,15 +106,7 @@ class Options:
 
 def main(argv: Sequence[str]) -> None:
   """Runs `gemma-scope eval` with the arguments after the verb."""
-  run(
-    tyro.cli(
-      Options,
-      args=argv,
-      prog="gemma-scope eval",
-      description=HELP,
-      config=(tyro.conf.FlagCreatePairsOff,),
-    )
-  )
+  run(arguments.parsed(Options, argv, "eval", HELP))
 
 
 def run(options: Options) -> None:

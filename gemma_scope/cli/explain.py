@@ -12,8 +12,15 @@ from typing import Annotated
 
 import tyro
 
-from gemma_scope.cli import compiled, consoles, progress, prompts, reports
-from gemma_scope.cli.reports import flag_option, text_option
+from gemma_scope.cli import (
+  arguments,
+  compiled,
+  consoles,
+  progress,
+  prompts,
+  reports,
+)
+from gemma_scope.cli.arguments import flag_option, text_option
 from gemma_scope.errors import ConfigError, TextError
 from gemma_scope.weights import catalog
 
@@ -69,9 +76,7 @@ class Options:
   against: Annotated[str | None, text_option("TOKEN")] = None
   """Explain by how much the target's logit exceeds this token's."""
 
-  chat: Annotated[
-    bool, tyro.conf.arg(help_behavior_hint=""), tyro.conf.FlagCreatePairsOff
-  ] = False
+  chat: Annotated[bool, flag_option()] = False
   """Wrap the prompt as a user's turn, for instruction-tuned models."""
 
   system: Annotated[str | None, text_option("TEXT")] = None
@@ -84,8 +89,8 @@ class Options:
   leave_one_out."""
 
   features: Annotated[bool, flag_option()] = True
-  """Show the latents of the starter suite of sparse dictionaries, where it is
-  of the model."""
+  """Leave out the latents of the starter suite of sparse dictionaries, which
+  are shown where it is of the model."""
 
   out: Annotated[str, tyro.conf.arg(metavar="FILE")] = (
     "gemma-scope-explain.html"
@@ -95,9 +100,7 @@ class Options:
   json: Annotated[str | None, text_option("FILE")] = None
   """Write the numbers as JSON too; - prints them instead of the summary."""
 
-  open: Annotated[
-    bool, tyro.conf.arg(help_behavior_hint=""), tyro.conf.FlagCreatePairsOff
-  ] = False
+  open: Annotated[bool, flag_option()] = False
   """Open the report in the browser."""
 
   dtype: Annotated[str, tyro.conf.arg(metavar="DTYPE")] = "float32"
@@ -109,14 +112,7 @@ class Options:
 
 def main(argv: Sequence[str]) -> None:
   """Runs `gemma-scope explain` with the arguments after the verb."""
-  run(
-    tyro.cli(
-      Options,
-      args=argv,
-      prog="gemma-scope explain",
-      description=HELP,
-    )
-  )
+  run(arguments.parsed(Options, argv, "explain", HELP))
 
 
 def run(options: Options) -> None:

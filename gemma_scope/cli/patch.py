@@ -12,9 +12,16 @@ from typing import Annotated
 
 import tyro
 
-from gemma_scope.cli import compiled, consoles, progress, prompts, reports
+from gemma_scope.cli import (
+  arguments,
+  compiled,
+  consoles,
+  progress,
+  prompts,
+  reports,
+)
+from gemma_scope.cli.arguments import flag_option, text_option
 from gemma_scope.cli.explain import DEFAULT_MODEL
-from gemma_scope.cli.reports import flag_option, text_option
 from gemma_scope.errors import ConfigError
 
 SITES = "resid_pre,attn_write,mlp_write"
@@ -88,15 +95,7 @@ class Options:
 
 def main(argv: Sequence[str]) -> None:
   """Runs `gemma-scope patch` with the arguments after the verb."""
-  run(
-    tyro.cli(
-      Options,
-      args=argv,
-      prog="gemma-scope patch",
-      description=HELP,
-      config=(tyro.conf.FlagCreatePairsOff,),
-    )
-  )
+  run(arguments.parsed(Options, argv, "patch", HELP))
 
 
 def run(options: Options) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from gemma_scope.cli import consoles, outputs
+from gemma_scope.cli import arguments, consoles, outputs
 from gemma_scope.errors import ConfigError
 from gemma_scope.weights import catalog
 
@@ -93,15 +93,7 @@ class Options:
 
 def main(argv: Sequence[str]) -> None:
   """Runs `gemma-scope plan` with the arguments after the verb."""
-  run(
-    tyro.cli(
-      Options,
-      args=argv,
-      prog="gemma-scope plan",
-      description=HELP,
-      config=(tyro.conf.FlagCreatePairsOff,),
-    )
-  )
+  run(arguments.parsed(Options, argv, "plan", HELP))
 
 
 def run(options: Options) -> None:

@@ -6,8 +6,6 @@ import pathlib
 from typing import Any, Protocol
 import webbrowser
 
-import tyro
-
 from gemma_scope.cli import consoles, outputs
 from gemma_scope.errors import TextError
 
@@ -22,16 +20,6 @@ class Report(Protocol):
   def to_dict(self) -> dict[str, Any]:
     """The numbers."""
     ...
-
-
-def text_option(metavar: str):
-  """An option whose absence needs no "(default: None)" in the help."""
-  return tyro.conf.arg(metavar=metavar, help_behavior_hint="")
-
-
-def flag_option():
-  """The same for an option without a value."""
-  return tyro.conf.arg(help_behavior_hint="")
 
 
 def destinations(

@@ -18,9 +18,16 @@ import rich.text
 import tyro
 
 from gemma_scope import display
-from gemma_scope.cli import compiled, consoles, outputs, progress, prompts
+from gemma_scope.cli import (
+  arguments,
+  compiled,
+  consoles,
+  outputs,
+  progress,
+  prompts,
+)
+from gemma_scope.cli.arguments import flag_option, text_option
 from gemma_scope.cli.explain import DEFAULT_MODEL
-from gemma_scope.cli.reports import flag_option, text_option
 from gemma_scope.errors import ConfigError, TextError
 from gemma_scope.weights import folders
 
@@ -110,15 +117,7 @@ class Options:
 
 def main(argv: Sequence[str]) -> None:
   """Runs `gemma-scope steer` with the arguments after the verb."""
-  run(
-    tyro.cli(
-      Options,
-      args=argv,
-      prog="gemma-scope steer",
-      description=HELP,
-      config=(tyro.conf.FlagCreatePairsOff,),
-    )
-  )
+  run(arguments.parsed(Options, argv, "steer", HELP))
 
 
 def run(options: Options) -> None:
