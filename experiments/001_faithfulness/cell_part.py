@@ -8,9 +8,9 @@ run's.
 import jax
 import jax.numpy as jnp
 import numpy as np
+from parts import Parts
 from penzai import pz
 from settings import Settings
-from store import Store
 
 import gemma_scope as gs
 from gemma_scope.attribution.evaluate import ask, evaluate
@@ -23,7 +23,7 @@ SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 PAIRS = 8  # of each task
 
 
-def run_cell(lm: gs.LanguageModel, settings: Settings, store: Store) -> None:
+def run_cell(lm: gs.LanguageModel, settings: Settings, store: Parts) -> None:
   """The way and the distances of every task."""
   for name, n in settings.tasks:
     store.get(

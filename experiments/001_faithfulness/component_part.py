@@ -8,8 +8,8 @@ both runs: their effect is exactly zero and no run is spent on them.
 from collections.abc import Iterator
 
 import numpy as np
+from parts import Parts
 from settings import Settings
-from store import Store
 
 import gemma_scope as gs
 from gemma_scope.attribution.composites import ATTN_LRP
@@ -30,7 +30,7 @@ METHODS = {
 
 
 def run_task(
-  lm: gs.LanguageModel, name: str, n: int, settings: Settings, store: Store
+  lm: gs.LanguageModel, name: str, n: int, settings: Settings, store: Parts
 ) -> None:
   """Exact and estimated effects of one task, chunk by chunk."""
   task = getattr(tasks, name)(lm, n=n)

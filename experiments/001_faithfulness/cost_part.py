@@ -12,8 +12,8 @@ from typing import Any
 from component_part import METHODS, chunks, estimate, sweep
 import jax
 import numpy as np
+from parts import Parts
 from settings import METHOD_OPTIONS, Settings
-from store import Store
 from token_part import PromptSet
 
 import gemma_scope as gs
@@ -23,7 +23,7 @@ from gemma_scope.evals.scores import forward_times, method_scores
 
 
 def run_costs(
-  lm: gs.LanguageModel, prompts: PromptSet, settings: Settings, store: Store
+  lm: gs.LanguageModel, prompts: PromptSet, settings: Settings, store: Parts
 ) -> None:
   """The cost of token methods, and of patching and what stands in for it."""
   store.get("costs/tokens", lambda: _tokens(lm, prompts, settings))

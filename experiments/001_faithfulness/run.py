@@ -39,14 +39,14 @@ import sys
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))  # the experiment's own modules
+sys.path[:0] = [str(HERE), str(HERE.parent)]  # own modules, shared ones
 
 from cell_part import run_cell  # noqa: E402
 from component_part import run_task  # noqa: E402
 from cost_part import run_costs  # noqa: E402
 import jax  # noqa: E402
+from parts import Parts  # noqa: E402
 from settings import FULL, QUICK, SETS, Settings, for_backend  # noqa: E402
-from store import Store  # noqa: E402
 from tables import write_results  # noqa: E402
 from token_part import (  # noqa: E402
   PromptSet,
@@ -80,7 +80,7 @@ def run(
     out: Folder of the finished parts.
     parts: Which of `settings.parts`.
   """
-  store = Store(out)
+  store = Parts(out)
   about = store.get("about", lambda: _about(lm, settings))
   for key in ("model", "chunk"):
     if about[key] != _about(lm, settings)[key]:

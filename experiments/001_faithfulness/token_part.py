@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator
 import dataclasses
 
 import numpy as np
+from parts import Parts
 from settings import METHOD_OPTIONS, Settings
-from store import Store
 from texts import TEXTS
 
 import gemma_scope as gs
@@ -124,7 +124,7 @@ def contrasts(lm: gs.LanguageModel, n: int) -> PromptSet:
 
 
 def run_set(
-  lm: gs.LanguageModel, prompts: PromptSet, settings: Settings, store: Store
+  lm: gs.LanguageModel, prompts: PromptSet, settings: Settings, store: Parts
 ) -> None:
   """All scores and all metrics of one set, chunk by chunk."""
   store.get(f"about_{prompts.name}", lambda: {"note": prompts.note})
@@ -195,7 +195,7 @@ def _judged(
 
 
 def run_randomisation(
-  lm: gs.LanguageModel, prompts: PromptSet, settings: Settings, store: Store
+  lm: gs.LanguageModel, prompts: PromptSet, settings: Settings, store: Parts
 ) -> None:
   """The parameter-randomisation check on the first prompts of a set."""
   some = np.arange(min(settings.randomised, len(prompts.ids)))

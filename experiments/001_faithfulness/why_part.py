@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
+from parts import Parts
 from settings import Settings
-from store import Store
 from token_part import PromptSet
 
 import gemma_scope as gs
@@ -33,7 +33,7 @@ def run_why(
   lm: gs.LanguageModel,
   sets: Mapping[str, PromptSet],
   settings: Settings,
-  store: Store,
+  store: Parts,
 ) -> None:
   """Leaks and tables between the two on contrasts, sizes on natural text."""
   for name in ("source", "contrast"):

@@ -39,7 +39,7 @@ import sys
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE))  # the experiment's own modules
+sys.path[:0] = [str(HERE), str(HERE.parent)]  # own modules, shared ones
 
 from pareto_tables import write_results  # noqa: E402
 from parts import Parts  # noqa: E402

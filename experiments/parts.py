@@ -15,11 +15,15 @@ from gemma_scope.weights import folders
 _log = logging.getLogger(__name__)
 
 
-class Store:
+class Parts:
   """A folder of JSON files; a part that is there is not computed again."""
 
   def __init__(self, folder: pathlib.Path):
     self.folder = folder
+
+  def path(self, name: str) -> pathlib.Path:
+    """Where the part of a name is."""
+    return self.folder / f"{name}.json"
 
   def get(self, name: str, compute: Callable[[], Any]) -> Any:
     """The part of a name, computed and written if it is not there.
@@ -28,14 +32,21 @@ class Store:
       name: The file's name without its ending; may hold "/".
       compute: Returns what the file shall hold: JSON values and arrays.
     """
-    path = self.folder / f"{name}.json"
-    if not path.exists():
+    if not self.path(name).exists():
       start = time.perf_counter()
-      content = json.dumps(plain(compute()), allow_nan=False)
-      with folders.new_file(path) as file:
-        file.write(content.encode())
+      self.put(name, compute())
       _log.info("%s: %.1f s", name, time.perf_counter() - start)
-    return json.loads(path.read_text(encoding="utf-8"))
+    return self.read(name)
+
+  def put(self, name: str, value: Any) -> None:
+    """Writes a part."""
+    content = json.dumps(plain(value), allow_nan=False)
+    with folders.new_file(self.path(name)) as file:
+      file.write(content.encode())
+
+  def read(self, name: str) -> Any:
+    """A part that is there."""
+    return json.loads(self.path(name).read_text(encoding="utf-8"))
 
 
 def plain(value: Any) -> Any:
