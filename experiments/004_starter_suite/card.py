@@ -11,7 +11,6 @@ _SHOWN = {
   "fvu": 4,
   "cosine": 3,
   "delta_loss": 4,
-  "recovered": 3,
   "dead": 4,
   "dense": 4,
 }
@@ -74,9 +73,8 @@ def card_page(card: Mapping[str, Any], loss_tokens: int) -> str:
     f"**Licence.** {card['licence']}",
     "",
     f"**Numbers**, on {card['held_out_tokens']:,} held-out tokens, losses on "
-    f"{loss_tokens:,} of them (nats a token). `recovered`: 1 if nothing is "
-    "lost, 0 for the site's mean in its place. `dead`: latents that never fire "
-    "on this text; `dense`: in more than a tenth of it.",
+    f"some {loss_tokens:,} of them (nats a token). `dead`: latents that never "
+    "fire on this text; `dense`: in more than a tenth of it.",
     "",
     f"| dictionary | {' | '.join(columns)} |",
     "|---" * (1 + len(columns)) + "|",

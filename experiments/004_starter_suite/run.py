@@ -80,8 +80,8 @@ class Settings:
     batch_rows: Rows of a training step.
     buffer_rows: Rows among which the shuffle buffer draws.
     eval_tokens: Held-out tokens of the card.
-    loss_tokens: Of these, tokens on which losses are measured; three forward
-      passes with logits for each dictionary are what they cost.
+    loss_tokens: Of these, so many tokens or a batch more for losses; a forward
+      pass with logits for each dictionary is what they cost.
     table_tokens: Tokens on which latents are looked at.
   """
 
@@ -91,8 +91,8 @@ class Settings:
   batch_rows: int = 1024
   buffer_rows: int = 32_768
   eval_tokens: int = 65_536
-  loss_tokens: int = 2048
-  table_tokens: int = 200_000
+  loss_tokens: int = 4000
+  table_tokens: int = 150_000
 
 
 QUICK = Settings(
@@ -230,7 +230,7 @@ def measure(
     return json.loads(path.read_text())
   kept = list(until(batches, settings.eval_tokens))
   rounded = {n: own_format.rounded(d, LEVELS) for n, d in made.items()}
-  loss = DeltaLoss(settings.loss_tokens)
+  loss = DeltaLoss(settings.loss_tokens, ablations=())
   metrics = [m for m in METRICS if m.name != loss.name] + [loss]
   found = evaluate(lm, rounded, kept, metrics=metrics, progress=_tell())
   # What rounding costs, on fewer tokens, the same for both.

@@ -23,7 +23,7 @@ from gemma_scope.dictionaries.protocol import Dictionary
 from gemma_scope.evals.dictionaries.protocol import Findings, Seen, Sums
 from gemma_scope.evals.dictionaries.ratio import Ratio
 
-ABLATIONS = ("zero", "mean")
+ABLATIONS = ("mean", "zero")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,10 +32,13 @@ class DeltaLoss:
 
   Attributes:
     most_tokens: Enough tokens; a forward pass and the logits of every token
-      are what each dictionary costs.
+      are what each dictionary costs, and each ablation of its sites.
+    ablations: What it is compared with, of `ABLATIONS`; without one there is
+      no `recovered`.
   """
 
   most_tokens: int | None = None
+  ablations: tuple[str, ...] = ABLATIONS
   name: str = dataclasses.field(default="delta_loss", init=False)
   losses: bool = dataclasses.field(default=True, init=False)
 
@@ -43,7 +46,7 @@ class DeltaLoss:
     """Losses of each row, and the number of predictions."""
     run, sites = seen.run, seen.dictionary.sites_out
     each = {"clean": run.clean(), "spliced": run.spliced(seen.dictionary)}
-    each |= {kind: run.ablated(sites, kind) for kind in ABLATIONS}
+    each |= {kind: run.ablated(sites, kind) for kind in self.ablations}
     rows = {name: _total(nll, run.predicts) for name, nll in each.items()}
     return Sums(rows | {"predictions": run.predicts.sum(axis=1)})
 
@@ -57,9 +60,10 @@ class DeltaLoss:
       rows[n] for n in ("predictions", "spliced", "clean")
     )
     ratios = {"delta_loss": Ratio(spliced - clean, number)}
-    for kind, name in (("mean", "recovered"), ("zero", "recovered_zero")):
+    for kind in self.ablations:
+      name = "recovered" if kind == "mean" else f"recovered_{kind}"
       ratios[name] = Ratio(rows[kind] - spliced, rows[kind] - clean)
-    for name in ("clean", "spliced", *ABLATIONS):
+    for name in ("clean", "spliced", *self.ablations):
       ratios[f"{name}_loss"] = Ratio(rows[name], number)
     return Findings(ratios)
 

@@ -179,3 +179,15 @@ def test_what_does_not_count_makes_no_difference(metric, case):
   whole = everything(case.found["sae"])
   for name, value in everything(found["sae"]).items():
     assert_same(value, whole[name])
+
+
+def test_losses_that_are_compared_with_fewer_ablations(case):
+  one = case.dictionaries["sae"]
+  whole = everything(case.found["sae"])
+  for ablations, fewer in (((), 5 - 2), (("mean",), 5)):
+    metric = evals.DeltaLoss(ablations=ablations)
+    found = evals.evaluate(case.lm, one, [case.batch], metrics=[metric])
+    (own,) = (everything(found[name]) for name in found)
+    assert len(own) == fewer
+    for name, value in own.items():
+      assert_same(value, whole[name])
