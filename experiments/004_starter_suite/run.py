@@ -90,8 +90,8 @@ class Settings:
   seq_len: int = 512
   batch_rows: int = 1024
   buffer_rows: int = 32_768
-  eval_tokens: int = 65_536
-  loss_tokens: int = 4000
+  eval_tokens: int = 32_768
+  loss_tokens: int = 2000
   table_tokens: int = 150_000
 
 
@@ -274,7 +274,7 @@ def batches_of(
 ) -> Iterator[PackedBatch]:
   """One epoch in random order."""
   packing = PackingOptions(
-    seq_len=settings.seq_len, batch_size=min(settings.batch, 16), seed=1
+    seq_len=settings.seq_len, batch_size=min(settings.batch, 4), seed=1
   )
   return TokenPipeline(corpus, lm.tokenizer, packing)
 
