@@ -254,8 +254,8 @@ def _lost(
   both = {f"exact {n}": d for n, d in made.items()} | dict(rounded)
   found = evaluate(lm, both, batches, metrics=(Fvu(),), progress=_tell())
   return {
-    n: found[n].interval("fvu").value
-    - found[f"exact {n}"].interval("fvu").value
+    n: found[n].interval("fvu").mean
+    - found[f"exact {n}"].interval("fvu").mean
     for n in made
   }
 
@@ -265,7 +265,7 @@ def _numbers(found: Any) -> dict[str, Any]:
   numbers = {n: float(v) for n, v in found.values.items()}
   for name in found.ratios:
     interval = found.interval(name)
-    numbers[name] = [interval.value, interval.low, interval.high]
+    numbers[name] = [interval.mean, interval.low, interval.high]
   return numbers
 
 
