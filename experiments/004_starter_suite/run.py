@@ -254,8 +254,7 @@ def _lost(
   both = {f"exact {n}": d for n, d in made.items()} | dict(rounded)
   found = evaluate(lm, both, batches, metrics=(Fvu(),), progress=_tell())
   return {
-    n: found[n].interval("fvu").mean
-    - found[f"exact {n}"].interval("fvu").mean
+    n: found[n].interval("fvu").mean - found[f"exact {n}"].interval("fvu").mean
     for n in made
   }
 
