@@ -74,7 +74,9 @@ def write_rows(
 
 
 def steps_of(options: argparse.Namespace) -> int:
-  """How many steps there are rows for, at most those that were asked for."""
+  """How many steps: all of a file, whose batch it takes; those asked for of a
+  store, or all.
+  """
   if options.store.suffix == ".npy":
     count, options.batch, _ = np.load(options.store, mmap_mode="r").shape
     return count - SCALED_ON

