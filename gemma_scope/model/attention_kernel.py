@@ -6,7 +6,10 @@ Key j is visible to query i of the same sequence iff i - W < j <= i, and j <= i
 on global layers. A padding token sees itself, so that no row is empty. The
 query heads of one key/value head are folded into rows, so that a key is read
 once. In query blocks, keys after the block and, on local layers, keys before
-the window are never touched.
+the window are never touched. Blocks are unrolled, but those of local layers in
+long rows: they are all alike, and become rows of a larger batch. The program of
+a long row is no longer than that of a short one, and the window costs the same
+for every query.
 
 Source: Vaswani et al. 2017, eq. 1; Ainslie et al. 2023 (grouped queries).
 """
@@ -19,6 +22,7 @@ from gemma_scope.model.linear import precision_of
 from gemma_scope.model.placement import Places
 
 MASKED = -1e30  # finite, so that a masked row has no NaN
+NOWHERE = -(1 << 20)  # no token's segment or position
 MAX_BLOCKS = 8  # query blocks are unrolled: bounds the compiled program
 MIN_BLOCK = 256  # queries in a block; smaller ones waste matrix throughput
 
@@ -86,6 +90,10 @@ def blocked_attention(
 ) -> Float[Array, "batch seq heads projection"]:
   """Attention of a row to itself, without the full pattern."""
   seq = query.shape[1]
+  if window is not None:
+    half = max(MIN_BLOCK, -(-window // 2))
+    if seq > MAX_BLOCKS * half:
+      return _banded_attention(query, key, value, places, scale, window, half)
   size = max(MIN_BLOCK, -(-seq // MAX_BLOCKS))
   blocks = []
   for start in range(0, seq, size):
@@ -97,6 +105,50 @@ def blocked_attention(
     )
     blocks.append(apply_pattern(pattern, value[:, first:stop]))
   return blocks[0] if len(blocks) == 1 else jnp.concatenate(blocks, axis=1)
+
+
+def _banded_attention(
+  query: Float[Array, "batch seq heads projection"],
+  key: Float[Array, "batch seq kv_heads projection"],
+  value: Float[Array, "batch seq kv_heads projection"],
+  places: Places,
+  scale: float,
+  window: int,
+  size: int,
+) -> Float[Array, "batch seq heads projection"]:
+  """Attention in a window, all blocks at once.
+
+  Each block of queries sees its own block of keys and as many before it as a
+  window reaches into. What is put in front and behind for whole blocks is
+  padding that no token sees.
+  """
+  batch, seq = query.shape[:2]
+  before = -(-(window - 1) // size)
+  blocks = -(-seq // size)
+  behind = blocks * size - seq
+
+  def own(array: Array) -> Array:
+    filled = _fill(array, 0, behind)
+    return filled.reshape(batch * blocks, size, *array.shape[2:])
+
+  def seen(array: Array) -> Array:
+    filled = _fill(array, before * size, behind)
+    apart = filled.reshape(batch, before + blocks, size, *array.shape[2:])
+    parts = [apart[:, i : i + blocks] for i in range(before + 1)]
+    joined = jnp.concatenate(parts, axis=2)
+    return joined.reshape(batch * blocks, -1, *array.shape[2:])
+
+  mask = visible(jax.tree.map(own, places), jax.tree.map(seen, places), window)
+  pattern = attention_pattern(own(query), seen(key), mask, scale)
+  mixed = apply_pattern(pattern, seen(value))
+  return mixed.reshape(batch, blocks * size, *mixed.shape[2:])[:, :seq]
+
+
+def _fill(array: Array, front: int, behind: int) -> Array:
+  """Columns in front and behind: zeros; places far away, where nobody looks."""
+  ends = ((0, 0), (front, behind)) + ((0, 0),) * (array.ndim - 2)
+  far = NOWHERE if array.ndim == 2 else 0
+  return jnp.pad(array, ends, constant_values=far)
 
 
 def fold_queries(

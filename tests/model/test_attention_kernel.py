@@ -136,6 +136,45 @@ def test_long_rows_have_a_bounded_number_of_blocks(monkeypatch):
   assert calls == [(3, 3), (3, 6), *[(3, 7)] * 5, (1, 5)]
 
 
+@pytest.mark.parametrize("window", [1, 4, WINDOW, 9])
+@pytest.mark.parametrize("least", [1, 2, 4, 7])
+def test_blocks_of_long_rows_are_one_batch(window, least, monkeypatch):
+  monkeypatch.setattr(kernel, "MIN_BLOCK", least)
+  monkeypatch.setattr(kernel, "MAX_BLOCKS", 2)
+  calls = []
+  pattern = kernel.attention_pattern
+
+  def counted(query, key, mask, scale):
+    calls.append((query.shape[0], query.shape[1], key.shape[1]))
+    return pattern(query, key, mask, scale)
+
+  monkeypatch.setattr(kernel, "attention_pattern", counted)
+  query, key, value = arrays()
+  size = max(least, -(-window // 2))
+  before = -(-(window - 1) // size)
+  found = blocked(query, key, value, window)
+  assert calls == [(3 * -(-22 // size), size, size * (before + 1))]
+  _, expected = dense(query, key, value, window)
+  np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_derivatives_of_long_rows_equal_those_of_the_dense_pattern(monkeypatch):
+  monkeypatch.setattr(kernel, "MIN_BLOCK", 2)
+  monkeypatch.setattr(kernel, "MAX_BLOCKS", 2)
+  weights = arrays(seq=22)[0]
+
+  def of(z):
+    return jax.grad(
+      lambda *given: jnp.sum(weights * z(*given)), argnums=(0, 1, 2)
+    )(*arrays())
+
+  expected = of(lambda *given: dense(*given, WINDOW)[1])
+  for one, other in zip(
+    of(lambda *given: blocked(*given, WINDOW)), expected, strict=True
+  ):
+    np.testing.assert_allclose(one, other, atol=2e-6)
+
+
 def test_bfloat16_scores_are_float32():
   query, key, value = arrays(dtype=jnp.bfloat16)
   pattern, z = dense(query, key, value, None)
