@@ -73,15 +73,17 @@ def write_rows(
   rows.flush()
 
 
-def steps_of(options: argparse.Namespace) -> int:
-  """How many steps: all of a file, whose batch it takes; those asked for of a
-  store, or all.
+def steps_and_batch(options: argparse.Namespace) -> tuple[int, int]:
+  """How many steps of how many rows: all of a file, or what was asked for of a
+  store.
   """
   if options.store.suffix == ".npy":
-    count, options.batch, _ = np.load(options.store, mmap_mode="r").shape
-    return count - SCALED_ON
+    if options.steps or not options.ours:
+      raise SystemExit("A file of rows is for --ours NAME, without --steps.")
+    count, batch, _ = np.load(options.store, mmap_mode="r").shape
+    return count - SCALED_ON, batch
   there = Store.open(options.store).num_rows // options.batch
-  return options.steps or there - SCALED_ON
+  return options.steps or there - SCALED_ON, options.batch
 
 
 def make_ours(options: argparse.Namespace, site: Site, steps: int) -> Any:
@@ -181,7 +183,7 @@ def main() -> None:
   options = parse()
   options.out.mkdir(parents=True, exist_ok=True)
   (site,) = resolve(f"resid_post[{options.layer}]", 1 << 16)
-  steps = steps_of(options)
+  steps, batch = steps_and_batch(options)
   ours = make_ours(options, site, steps)
   lm = gs.load(options.model)
   batches = held_out(options, lm)
@@ -205,7 +207,7 @@ def main() -> None:
   found = evals.evaluate(lm, compared, batches, metrics=metrics)
   document = {
     "steps": steps,
-    "rows": steps * options.batch,
+    "rows": steps * batch,
     "tokens": found.tokens,
     "found": table(found),
     "manifest": json.loads(found.manifest.to_json()),

@@ -28,65 +28,40 @@ from gemma_scope.activations.corpus.corpus import Corpus
 from gemma_scope.activations.corpus.options import PackingOptions
 from gemma_scope.activations.corpus.pipeline import TokenPipeline
 from gemma_scope.activations.harvest import Harvest
-from gemma_scope.activations.rows import Rows
+from gemma_scope.activations.store import (
+  Store,
+  StoreRows,
+  capture_to_store,
+  open_writer,
+)
 from gemma_scope.dictionaries.quality import quality
 from gemma_scope.sites import Site
 from gemma_scope.training import presets
 from gemma_scope.training.config import Group, TrainConfig
 from gemma_scope.training.loop import train
-from gemma_scope.weights import folders
 
 OUT = pathlib.Path(__file__).parents[2] / "out" / "004_starter_suite"
 ROWS = {"held_out": 16_384, "train": 100_000}
 LAYERS = 18
 
 
-class ArrayRows:
-  """Random batches of rows that lie on the disk, the same for a seed."""
-
-  def __init__(self, arrays: dict[Site, np.ndarray], batch_rows: int):
-    self.arrays, self.batch_rows = arrays, batch_rows
-    self.sites = tuple(arrays)
-    self._rng = np.random.default_rng(0)
-
-  def __next__(self) -> Rows:
-    there = len(next(iter(self.arrays.values())))
-    at = self._rng.integers(0, there, self.batch_rows)
-    return {s: jnp.asarray(a[at], jnp.float32) for s, a in self.arrays.items()}
-
-  def state(self) -> dict[str, Any]:
-    """Nothing: such a run is short, and is not resumed."""
-    return {}
-
-  def restore(self, state: Any) -> None:
-    """Nothing to go on from."""
-
-
-def rows_of(part: str, sites: Sequence[Site]) -> dict[Site, np.ndarray]:
-  """Rows of the sites, of tokens that count, captured if they are not there.
+def captured(part: str, sites: Sequence[Site]) -> Store:
+  """A store with rows of the sites, captured as far as they are not there.
 
   Args:
     part: Which tokens, a key of `ROWS`.
     sites: The sites.
   """
-  paths = {s: OUT / "rows" / f"{part}_{s.name}_{s.layer}.npy" for s in sites}
-  if not all(path.exists() for path in paths.values()):
-    lm = gs.load("gemma-3-270m")
-    packing = PackingOptions(seq_len=512, batch_size=8, seed=1)
-    pipeline = TokenPipeline(
-      Corpus.open(OUT / "tokens" / part), lm.tokenizer, packing
-    )
-    harvest, found, seen = Harvest(lm, sites), {s: [] for s in sites}, 0
-    while seen < ROWS[part]:
-      values, counted = harvest(next(pipeline))
-      counted = np.asarray(counted)
-      seen += int(counted.sum())
-      for site in sites:
-        found[site].append(np.asarray(values[site])[counted])
-    for site, path in paths.items():
-      with folders.new_file(path) as file:
-        np.save(file, np.concatenate(found[site])[: ROWS[part]])
-  return {s: np.load(path, mmap_mode="r") for s, path in paths.items()}
+  names = "_".join(f"{site.name}_{site.layer}" for site in sites)
+  path = OUT / "rows" / f"{part}_{names}"
+  lm = gs.load("gemma-3-270m")
+  packing = PackingOptions(seq_len=512, batch_size=8, seed=1)
+  corpus = Corpus.open(OUT / "tokens" / part)
+  pipeline = TokenPipeline(corpus, lm.tokenizer, packing)
+  harvest = Harvest(lm, sites)
+  with open_writer(path, harvest, pipeline) as writer:
+    capture_to_store(harvest, pipeline, writer, rows=ROWS[part])
+  return Store.open(path)
 
 
 def group_of(variant: str, site: str, steps: int) -> Group:
@@ -135,12 +110,15 @@ def main() -> None:
   options = parser.parse_args()
   groups = [group_of(v, options.site, options.steps) for v in options.variants]
   config = TrainConfig(tuple(groups), options.steps, scale="median")
-  source = ArrayRows(rows_of("train", config.sites), options.batch_rows)
+  source = StoreRows(
+    captured("train", config.sites), batch_rows=options.batch_rows
+  )
   trained = train(config, source, watch=_watch)
-  held_out = rows_of("held_out", config.sites)
+  held_out = captured("held_out", config.sites)
+  every = np.arange(held_out.num_rows)
   for name, dictionary in trained.dictionaries.items():
     x, y = (
-      jnp.asarray(held_out[s[0]], jnp.float32)
+      jnp.asarray(held_out.rows(s[0], every), jnp.float32)
       for s in (dictionary.sites_in, dictionary.sites_out)
     )
     found = quality(dictionary, x, y)
