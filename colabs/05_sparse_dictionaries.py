@@ -132,7 +132,7 @@ pieces = acts.tokens.pieces(lm.tokenizer)[0]
 print(sae.about)
 for piece, row in zip(pieces, f):
   strongest = np.argsort(-row)[:4]
-  listed = ", ".join(f"{j} ({row[j]:.0f})" for j in strongest if row[j] > 0)
+  listed = ", ".join(f"{j} ({row[j]:.2g})" for j in strongest if row[j] > 0)
   print(f"{piece!r:10} {(row > 0).sum():3} active: {listed}")
 
 # %% [markdown]
@@ -157,7 +157,7 @@ gs.stored_dashboard(lm.tokenizer, suite, "resid_post/layer_12", latent)
 for text in (prompt, "The drink was given to", "John went to", "2 + 2 ="):
   row = gs.capture(lm, text, [sae.site])[sae.site]
   values = np.asarray(sae.encode(row).unwrap("batch", "seq", "latents"))[0]
-  print(f"{values[1:, latent].max():8.1f}  {text}")
+  print(f"{values[1:, latent].max():8.2g}  {text}")
 
 # %% [markdown]
 # ## In the model's place
