@@ -115,10 +115,12 @@ def main() -> None:
   for noisy in ("jax", "orbax", "absl"):
     logging.getLogger(noisy).setLevel(logging.WARNING)
   settings = settings_of(options)
-  out: pathlib.Path = options.out
+  # What --quick makes stays apart from the suite and its numbers.
+  out: pathlib.Path = options.out / ("quick" if options.quick else "")
+  suite = options.suite or (out / "suite.zip" if options.quick else PATH)
   on_cpu = jax.default_backend() == "cpu"
   lm = gs.load(MODEL, scan=not on_cpu)
-  tokens = make_tokens(lm, out, options.wheels)
+  tokens = make_tokens(lm, options.out, options.wheels)
   made = train_all(lm, tokens["train"], settings, out, on_cpu)
   quotable = batches_of(lm, tokens["quotable"], settings)
   some = until(quotable, settings.table_tokens)
@@ -127,9 +129,9 @@ def main() -> None:
   metrics = measure(lm, made, held_out, settings, out)
   descriptions = json.loads((HERE / "descriptions.json").read_text())
   card = make_card(metrics, descriptions, _recipe(settings, out))
-  page = (HERE if options.suite == PATH else out) / "CARD.md"
+  page = (HERE if suite == PATH else out) / "CARD.md"
   page.write_text(card_page(card, metrics["loss_tokens"]))
-  path = pack_suite(made, tables, card, options.suite, levels=LEVELS)
+  path = pack_suite(made, tables, card, suite, levels=LEVELS)
   _log.info("%s: %.2f MB", path, path.stat().st_size / 1e6)
 
 
@@ -147,7 +149,7 @@ def parse() -> argparse.Namespace:
   parser.add_argument("--table-tokens", type=int, help="for the latents")
   parser.add_argument("--out", type=pathlib.Path, default=out)
   parser.add_argument("--wheels", type=pathlib.Path, default=out / "wheels")
-  parser.add_argument("--suite", type=pathlib.Path, default=PATH)
+  parser.add_argument("--suite", type=pathlib.Path, help="the file to write")
   return parser.parse_args()
 
 
