@@ -7,7 +7,7 @@ import html
 import numpy as np
 
 _COLOURS = (
-  *("#e66101", "#b35806", "#2b74ba", "#704cb6", "#1b9e77"),
+  *("#e66101", "#c51b7d", "#2b74ba", "#704cb6", "#1b9e77"),
   *("#777777", "#999999", "#bbbbbb"),
 )
 _WIDTH, _HEIGHT = 720, 420

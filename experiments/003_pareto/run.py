@@ -21,15 +21,16 @@ some millions of tokens: `.npy` ids cut at <bos>, `.jsonl`, `.parquet`, a folder
 of tokens. Cost on one H200: 45,000 rows/s for all 25, so 7.4 M rows take three
 minutes and tuning one; compiling takes three more the first time, less with
 XLA_FLAGS=--xla_gpu_autotune_level=0. On two CPU cores days; `--size cpu` (width
-1,024, 0.6 M rows) is meant for these, and was not run yet. Finished parts
-(tune, train, evaluate arm by arm) are JSON files in out/003_pareto_{size},
-beside the trained dictionaries (530 MB), and are not computed again;
-`--checkpoints` lets training itself go on where it was cut off.
+1,024, 0.6 M rows) is meant for these: tuning takes 10 minutes, training 35,
+judging 30. Finished parts (tune, train, evaluate arm by arm) are JSON files in
+out/003_pareto_{size}, beside the trained dictionaries (530 MB, `cpu` 140 MB),
+and are not computed again; `--checkpoints` lets training itself go on where it
+was cut off.
 
-Numbers to expect: see RESULTS.md. From the literature: at equal L0, BatchTopK
-and JumpReLU explain more than TopK and gated (Rajamanoharan et al. 2024, figure
-2; Bussmann et al. 2024, figure 2), Matryoshka prefixes cost some FVU (Bussmann
-et al. 2025, figure 4).
+Numbers to expect: see RESULTS.md, of `--size cpu`. From the literature: at
+equal L0, BatchTopK and JumpReLU explain more than TopK and gated (Rajamanoharan
+et al. 2024, figure 2; Bussmann et al. 2024, figure 2), Matryoshka prefixes cost
+some FVU (Bussmann et al. 2025, figure 4).
 """
 
 import argparse
