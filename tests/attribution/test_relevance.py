@@ -14,6 +14,7 @@ from gemma_scope.attribution.many import attribute_many
 from gemma_scope.attribution.objectives import activation, log_prob, logit
 from gemma_scope.attribution.patching.slopes import slopes
 from gemma_scope.attribution.relevance import placed, promise, relevance
+from gemma_scope.model import attention_kernel, stack
 from gemma_scope.sites import resolve
 from gemma_scope.surgery.splice import splice
 from gemma_scope.testing.dictionaries import random_sae
@@ -44,6 +45,37 @@ def test_every_layer_sums_to_the_target(tiny_lm, method):
   )
   for site in found:
     np.testing.assert_allclose(found.total(site), found.target, rtol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["attn_lrp", "cp_lrp", "input_x_gradient"])
+def test_long_rows_have_the_relevance_of_short_ones(
+  scanned, method, monkeypatch
+):
+  """Blocks of a long row are one batch; the rules go through them as well."""
+
+  def found():
+    stack.run_block.clear_cache()
+    relevance.clear_cache()
+    result = gs.attribute(scanned.lm, scanned.ids, 7, method=method)
+    return np.asarray(result.per_token().data_array)
+
+  expected = found()
+  monkeypatch.setattr(attention_kernel, "MIN_BLOCK", 1)
+  monkeypatch.setattr(attention_kernel, "MAX_BLOCKS", 2)
+  blocks = []
+  banded = attention_kernel._banded_attention
+
+  def counted(*args):
+    blocks.append(args[-1])
+    return banded(*args)
+
+  monkeypatch.setattr(attention_kernel, "_banded_attention", counted)
+  ours = found()
+  monkeypatch.undo()
+  stack.run_block.clear_cache()
+  relevance.clear_cache()
+  assert set(blocks) == {2}
+  np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.real
