@@ -129,8 +129,8 @@ def results_page() -> str:
     "row for each part of the mesh's `data` axis. Memory is of one chip, as "
     "the compiler counts it. Ideal: FLOPs of all matrix products over those "
     "the chips do. Least time: the roofline at published peaks; of products "
-    "alone where ideal is empty, for which a chip's memory traffic and messages "
-    "were not asked.",
+    "alone where ideal is empty: there a chip's memory traffic and messages "
+    "were not asked for.",
     "",
     "| model | machine | mesh | step | batch x tokens | needed | has | fits "
     "| ideal | least time |",
