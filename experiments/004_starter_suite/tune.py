@@ -45,16 +45,16 @@ ROWS = {"held_out": 16_384, "train": 100_000}
 LAYERS = 18
 
 
-def captured(part: str, sites: Sequence[Site]) -> Store:
+def captured(lm: gs.LanguageModel, part: str, sites: Sequence[Site]) -> Store:
   """A store with rows of the sites, captured as far as they are not there.
 
   Args:
+    lm: The model.
     part: Which tokens, a key of `ROWS`.
     sites: The sites.
   """
   names = "_".join(f"{site.name}_{site.layer}" for site in sites)
   path = OUT / "rows" / f"{part}_{names}"
-  lm = gs.load("gemma-3-270m")
   packing = PackingOptions(seq_len=512, batch_size=8, seed=1)
   corpus = Corpus.open(OUT / "tokens" / part)
   pipeline = TokenPipeline(corpus, lm.tokenizer, packing)
@@ -110,11 +110,11 @@ def main() -> None:
   options = parser.parse_args()
   groups = [group_of(v, options.site, options.steps) for v in options.variants]
   config = TrainConfig(tuple(groups), options.steps, scale="median")
-  source = StoreRows(
-    captured("train", config.sites), batch_rows=options.batch_rows
-  )
+  lm = gs.load("gemma-3-270m")
+  rows = captured(lm, "train", config.sites)
+  source = StoreRows(rows, batch_rows=options.batch_rows)
   trained = train(config, source, watch=_watch)
-  held_out = captured("held_out", config.sites)
+  held_out = captured(lm, "held_out", config.sites)
   every = np.arange(held_out.num_rows)
   for name, dictionary in trained.dictionaries.items():
     x, y = (

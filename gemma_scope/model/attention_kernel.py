@@ -7,9 +7,8 @@ on global layers. A padding token sees itself, so that no row is empty. The
 query heads of one key/value head are folded into rows, so that a key is read
 once. In query blocks, keys after the block and, on local layers, keys before
 the window are never touched. Blocks are unrolled, but those of local layers in
-long rows: they are all alike, and become rows of a larger batch. The program of
-a long row is no longer than that of a short one, and the window costs the same
-for every query.
+long rows: they are all alike, and become rows of a larger batch, so that the
+program of a local layer does not grow with the row.
 
 Source: Vaswani et al. 2017, eq. 1; Ainslie et al. 2023 (grouped queries).
 """
