@@ -62,8 +62,6 @@ from gemma_scope.training.loop import train  # noqa: E402
 
 MODEL = "gemma-3-270m"
 SAE_LAYERS = (5, 9, 12, 15)
-# Of the 127 that int8 has: half of them cost no FVU that shows, and a bit less.
-LEVELS = 63
 _ROUNDING_TOKENS = 8192
 
 _log = logging.getLogger(__name__)
@@ -131,7 +129,7 @@ def main() -> None:
   card = make_card(metrics, descriptions, _recipe(settings, out))
   page = (HERE if suite == PATH else out) / "CARD.md"
   page.write_text(card_page(card, metrics["loss_tokens"]))
-  path = pack_suite(made, tables, card, suite, levels=LEVELS)
+  path = pack_suite(made, tables, card, suite)
   _log.info("%s: %.2f MB", path, path.stat().st_size / 1e6)
 
 
@@ -231,7 +229,7 @@ def measure(
   if path.exists():
     return json.loads(path.read_text())
   kept = list(until(batches, settings.eval_tokens))
-  rounded = {n: own_format.rounded(d, LEVELS) for n, d in made.items()}
+  rounded = {n: own_format.rounded(d) for n, d in made.items()}
   loss = DeltaLoss(settings.loss_tokens, ablations=())
   metrics = [m for m in METRICS if m.name != loss.name] + [loss]
   found = evaluate(lm, rounded, kept, metrics=metrics, progress=_tell())

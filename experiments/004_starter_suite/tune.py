@@ -1,9 +1,10 @@
-"""One site, several recipes: how the recipe `starter` was chosen.
+"""One site, several recipes: how those of the starter suite were chosen.
 
     python experiments/004_starter_suite/tune.py "resid_post[5]" \
       "as it is:" "weak AuxK: aux_weight=0.03 dead_after=40000" \
       "slow: learning_rate=1e-3" "topk: recipe=batch_top_k learning_rate=1e-3"
-    python experiments/004_starter_suite/tune.py "mlp_in[5]->mlp_write[5]" …
+    python experiments/004_starter_suite/tune.py "mlp_in[5]->mlp_write[5]" \
+      "as it is: recipe=starter_transcoder" …
 
 A variant is a name and fields of `Recipe`, `Sparsity`, `Revival` or `Optimiser`
 that differ from `starter` (or from another `recipe`). All are trained side by

@@ -7,8 +7,8 @@
         sparsity, revival, optimiser
       steps, scale, precision, checkpoints
 
-The members of a group have arrays of equal shape, so that `jax.vmap` trains
-them in one program; they may differ in sites, L0, learning rate, sparsity
+The members of a group have arrays of equal shape, so that one program trains
+them (`step.each_member`); they may differ in sites, L0, learning rate, sparsity
 weight and seed. Groups differ in anything, and share the rows.
 """
 

@@ -11,7 +11,7 @@ compressed rows (y) and compressed columns (gradients). The kept are listed
 without a sort: 32 marks make a word, words are counted, and the n-th kept is
 the n-th one in its word. Same values and gradients as the dense products, but
 for the order of sums. For a CPU, where it saves half of a step and more; not
-for prefixes, nor for latents that are sharded.
+for prefixes, nor for latents that are sharded, nor under `vmap`.
 """
 
 import functools
@@ -219,7 +219,6 @@ def _nth_bit(words: Int[Array, " n"], n: Int[Array, " n"]) -> Int[Array, " n"]:
   return at
 
 
-@jax.custom_batching.custom_vmap
 def _multiply(
   values: Float[Array, " kept"],
   columns: Int[Array, " kept"],
@@ -232,25 +231,3 @@ def _multiply(
 
   shape = (ends.shape[0] - 1, dense.shape[0])
   return sparse.BCSR((values, columns, ends), shape=shape) @ dense
-
-
-@_multiply.def_vmap
-def _(size: int, batched: Any, *arrays: Array) -> Any:
-  """One product, of the matrices along a diagonal: the kernel has no batches.
-
-  What pads one matrix becomes part of its last row, with value 0.
-  """
-  values, columns, ends, dense = (
-    a if b else jnp.broadcast_to(a[None], (size, *a.shape))
-    for a, b in zip(arrays, batched)
-  )
-  each = jnp.arange(size, dtype=jnp.int32)[:, None]
-  starts = (ends[:, :-1] + each * values.shape[1]).reshape(-1)
-  last = ends[-1:, -1] + (size - 1) * values.shape[1]
-  found = _multiply(
-    values.reshape(-1),
-    (columns + each * dense.shape[1]).reshape(-1),
-    jnp.concatenate([starts, last]),
-    dense.reshape(-1, dense.shape[2]),
-  )
-  return found.reshape(size, -1, dense.shape[2]), True

@@ -12,9 +12,10 @@ for every L0, learning rate and seed of a `Sweep`.
 
 `gemma_scope_2` is the recipe of the technical paper with its own numbers, where
 it gives them; those it leaves out (the weight of the penalty, prefixes, the
-frequency penalty) are ours. `starter` is for some millions of tokens: learning
-rate, first threshold and bandwidth are larger. All but `gemma_scope_2` limit
-what outlier rows count, and scale by the median (see `scaling`).
+frequency penalty) are ours. `starter` is for SAEs on some millions of tokens,
+`starter_transcoder` for transcoders: learning rate, first threshold and
+bandwidth are larger. All but `gemma_scope_2` limit what outlier rows count, and
+scale by the median (see `scaling`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -64,6 +65,7 @@ _AUX = Revival(aux_k=256, aux_pool=1024)
 _MATRYOSHKA = (1 / 16, 1 / 4)
 # Without a first moment one batch can move every weight by 31 learning rates.
 _CAREFUL = Optimiser(clip_ratio=1.0, threshold_rate=0.5)
+_SHORT = Sparsity(weight=0.03, warmup_steps=200, bandwidth=0.05, threshold=0.05)
 
 RECIPES: Mapping[str, Recipe] = {
   "gemma_scope_2": Recipe(
@@ -87,7 +89,15 @@ RECIPES: Mapping[str, Recipe] = {
   ),
   "starter": Recipe(
     "jump_relu",
-    Sparsity(weight=0.03, warmup_steps=200, bandwidth=0.05, threshold=0.05),
+    _SHORT,
+    Revival(dead_after=10_000, aux_k=32, aux_weight=1.0, aux_pool=256),
+    dataclasses.replace(_CAREFUL, b1=0.9, warmup_steps=100, decay_steps=1000),
+    learning_rate=5e-3,
+    prefixes=(1 / 2,),
+  ),
+  "starter_transcoder": Recipe(
+    "jump_relu",
+    _SHORT,
     Revival(dead_after=20_000, aux_k=32, aux_weight=1.0, aux_pool=256),
     dataclasses.replace(_CAREFUL, warmup_steps=100, decay_steps=1000),
     learning_rate=3e-3,
@@ -271,9 +281,10 @@ def starter(
     l0: Targets of transcoders and SAEs.
     widths: Latents of transcoders and SAEs.
   """
-  recipe = _recipe("starter")
-  decay = dataclasses.replace(recipe.optimiser, decay_steps=steps // 2)
-  recipe = dataclasses.replace(recipe, optimiser=decay)
+  def recipe(name: str) -> Recipe:
+    found = _recipe(name)
+    decay = dataclasses.replace(found.optimiser, decay_steps=steps // 2)
+    return dataclasses.replace(found, optimiser=decay)
 
   def named(group: Group, folder: str) -> Group:
     members = tuple(
@@ -286,13 +297,11 @@ def starter(
     Ends((Site("mlp_in", i),), (Site("mlp_write", i),)) for i in layers
   ]
   streams = [Ends((Site("resid_post", i),)) for i in sae_layers]
-  groups = (
-    named(
-      group_of(recipe, through, widths[0], Sweep((l0[0],)), True), "transcoder"
-    ),
-    named(group_of(recipe, streams, widths[1], Sweep((l0[1],))), "resid_post"),
-  )
-  return TrainConfig(groups, steps, scale=recipe.scale, model=model)
+  of_mlps, of_streams = recipe("starter_transcoder"), recipe("starter")
+  mlps = group_of(of_mlps, through, widths[0], Sweep((l0[0],)), True)
+  saes = group_of(of_streams, streams, widths[1], Sweep((l0[1],)))
+  groups = named(mlps, "transcoder"), named(saes, "resid_post")
+  return TrainConfig(groups, steps, scale=of_mlps.scale, model=model)
 
 
 def parse(text: str | Ends, num_layers: int) -> list[Ends]:

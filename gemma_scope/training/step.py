@@ -4,7 +4,7 @@
     state, metrics = step(state, rows)        # `state` is given away
 
 For each group: rows of the members' sites, scaled; loss and gradients of every
-member side by side (`jax.vmap`); decoder gradients projected, Adam, decoder
+member side by side (`each_member`); decoder gradients projected, Adam, decoder
 rows back to norm 1; counts of what fired. The arrays of the old state are
 reused for the new one.
 """
@@ -90,7 +90,7 @@ def _group_step(
       params, batch, numbers, dead, static
     )
 
-  (_, seen), grads = jax.vmap(one)(state.params, batch, numbers, dead)
+  (_, seen), grads = each_member(one, state.params, batch, numbers, dead)
   rate = schedules.rate(step, group.optimiser, config.steps)
   rates = rate * jnp.asarray([m.learning_rate for m in group.members])
   params, moments = _descend(state, grads, rates, group)
@@ -112,6 +112,22 @@ def _group_step(
     "alarm_terms": new.alarm.terms,
   }
   return new, metrics
+
+
+def each_member(one: Callable[..., Any], *arrays: Any) -> Any:
+  """`one` for every member, in one compiled program.
+
+  By `jax.vmap`; on a CPU one after the other, for there a member's share of the
+  arrays stays nearer to the caches (see benchmarks/README.md) and temporaries
+  are those of one member.
+
+  Args:
+    one: Of a member's own arrays.
+    arrays: The same with an axis `members` in front.
+  """
+  if jax.default_backend() == "cpu":
+    return jax.lax.map(lambda own: one(*own), arrays)
+  return jax.vmap(one)(*arrays)
 
 
 def gather(

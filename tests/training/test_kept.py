@@ -7,6 +7,7 @@ import pytest
 
 from gemma_scope.dictionaries.top_k import batch_top_k_mask, top_k_mask
 from gemma_scope.training import kept, losses, options, parameters
+from gemma_scope.training.step import each_member
 from tests.training import runs
 
 ROWS, WIDTH, READ, K, MOST = 64, 96, 16, 3, 4
@@ -89,7 +90,7 @@ def test_side_by_side_with_a_k_of_their_own(of_batch):
     return slopes(rebuild, given, target)
 
   given, target = jax.tree.map(lambda *leaves: jnp.stack(leaves), *several)
-  found = jax.vmap(one)(given, target, ks)
+  found = each_member(one, given, target, ks)
   for i, (given, target) in enumerate(several):
     own = [leaf[i] for leaf in jax.tree.leaves(found)]
     assert_close(own, one(given, target, ks[i]))

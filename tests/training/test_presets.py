@@ -75,7 +75,12 @@ def test_the_starter_suite():
   assert through.architecture.affine_skip
   assert (through.architecture.width, streams.architecture.width) == (448, 1024)
   assert through.architecture.prefixes == (56, 224)
-  assert through.optimiser.decay_steps == 50
+  assert streams.architecture.prefixes == (512,)
+  assert (through.optimiser.b1, streams.optimiser.b1) == (0, 0.9)
+  rates = [g.members[0].learning_rate for g in config.groups]
+  assert rates == [3e-3, 5e-3]
+  for group in config.groups:
+    assert group.optimiser.decay_steps == 50
   assert config.model == "some-model"
 
 

@@ -92,9 +92,13 @@ def test_a_step_against_adam_by_hand():
   assert metrics[0]["learning_rate"][0] == pytest.approx(1e-3)
 
 
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize("activation", ["jump_relu", "batch_top_k", "gated"])
-def test_side_by_side_as_alone(activation):
-  """Members that differ in site, L0, learning rate and seed."""
+def test_side_by_side_as_alone(activation, backend, monkeypatch):
+  """Members that differ in site, L0, learning rate and seed, as both kinds of
+  machine train them.
+  """
+  monkeypatch.setattr(jax, "default_backend", lambda: backend)
   members = [
     runs.member(name="a"),
     runs.replace(runs.member(name="b", l0=5), sites_in=runs.IN[1:2]),
