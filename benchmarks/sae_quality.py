@@ -33,6 +33,7 @@ from gemma_scope.dictionaries.activations import jump_relu
 from gemma_scope.evals import dictionaries as evals
 from gemma_scope.sites import Site, resolve
 
+OURS = "ours"
 SCALED_ON = 4  # batches at the beginning; on both sides for the scale alone
 
 
@@ -167,14 +168,25 @@ def at_l0(dictionary: Any, rows: jax.Array, l0: float) -> Any:
 
 
 def table(found: Any) -> dict[str, Any]:
-  """Prints L0, FVU and delta loss with their intervals; the same as JSON."""
+  """Prints L0, FVU and delta loss with their intervals, and the differences from
+  ours, paired by row; the same as JSON.
+  """
   rows = {}
   for name in found:
     cells = [f"{name:<24}"]
     for number in ("l0", "fvu", "delta_loss"):
       cells.append(f"{number} {found[name].cell(number)}")
-    print(" | ".join(cells), flush=True)
     rows[name] = found[name].to_dict()
+    if name != OURS:
+      rows[name]["less ours"] = {}
+      for number in ("fvu", "delta_loss"):
+        less = found.difference(name, OURS, number)
+        rows[name]["less ours"][number] = dataclasses.asdict(less)
+        cells.append(
+          f"{number} less ours {less.mean:+.4f} [{less.low:+.4f}, "
+          f"{less.high:+.4f}]"
+        )
+    print(" | ".join(cells), flush=True)
   return rows
 
 
@@ -191,7 +203,7 @@ def main() -> None:
   rows = rows[: len(rows) // 8 * 8]
   l0 = float((ours.encode(rows) > 0).sum() / len(rows))
   print(f"ours: L0 {l0:.2f} on held-out text", flush=True)
-  compared = {"ours": ours}
+  compared = {OURS: ours}
   for name in options.also:
     compared[name] = gs.dictionaries.load(name)
   with tempfile.TemporaryDirectory() as folder:

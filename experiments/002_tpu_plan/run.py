@@ -66,7 +66,11 @@ def main() -> None:
     path = path_of(case)
     if not options.table and not path.exists():
       start = time.perf_counter()
-      found = make_plan(*case)
+      try:
+        found = make_plan(*case)
+      except jax.errors.JaxRuntimeError as error:
+        _log.warning("%s: %s", path.stem, error)
+        found = failure(*case, error)
       OUT.mkdir(parents=True, exist_ok=True)
       with new_file(path) as file:
         file.write(json.dumps(found, indent=1).encode())
@@ -106,6 +110,22 @@ def make_plan(size: str, name: str, tokens: int, step: str) -> dict[str, Any]:
   found = planning.plan_step(made, costs=costs).to_dict()
   case = {"size": size, "tokens": tokens, "batch": batch, "step": step}
   return case | found
+
+
+def failure(
+  size: str, name: str, tokens: int, step: str, error: Exception
+) -> dict[str, Any]:
+  """What stands in place of a plan that the compiler itself breaks on."""
+  machine = planning.find_machine(name)
+  mesh = machine.mesh.shape
+  return {
+    "size": size,
+    "tokens": tokens,
+    "batch": mesh["data"],
+    "step": step,
+    "machine": {"name": name, "mesh": list(mesh.values())},
+    "failed": str(error).partition(":")[0],
+  }
 
 
 def results_page() -> str:
@@ -162,14 +182,18 @@ def weights_table() -> list[str]:
 def _row(plan: dict[str, Any]) -> str:
   gib = 2**30
   machine = plan["machine"]
-  ideal = plan["efficiency"]
-  seconds = plan["seconds"]
   cells = [
     plan["size"],
     machine["name"],
     "x".join(map(str, machine["mesh"])),
     plan["step"],
     f"{plan['batch']} x {plan['tokens']:,}",
+  ]
+  if "failed" in plan:
+    return f"| {' | '.join(cells)} | compiler: {plan['failed']} | | | | |"
+  ideal = plan["efficiency"]
+  seconds = plan["seconds"]
+  cells += [
     f"{plan['needed'] / gib:.2f} GiB",
     f"{machine['chip']['memory'] / gib:.2f}",
     "yes" if plan["fits"] else "**no**",

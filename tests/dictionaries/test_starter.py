@@ -52,7 +52,7 @@ def test_the_card(suite):
     target = 40 if name.startswith("resid_post") else 20
     assert 0.5 < row["l0"] / target < 1.5, name
     assert 0 < row["fvu"] < 1, name
-    assert abs(row["fvu_lost_by_int8"]) < 5e-3, name
+    assert abs(row["fvu_lost_by_int8"]) < 2e-3, name
   described = {
     (name, int(latent))
     for name, latents in suite.card["descriptions"].items()
@@ -68,13 +68,14 @@ def test_the_card(suite):
 
 @pytest.mark.real
 @pytest.mark.parametrize(
-  "name", ["resid_post/layer_12", "resid_post/layer_15", "transcoder/layer_14"]
+  "name",
+  [f"resid_post/layer_{i}" for i in (5, 9, 12, 15)] + ["transcoder/layer_14"],
 )
 def test_on_other_text_it_is_as_the_card_says(real_lm, suite, name):
   """Two short texts: no more than the size of the numbers is asked for.
 
-  At layers 5 and 9 not even that: most of the variance of the card's text is
-  that of a few far tokens, of which a short text may have none.
+  Of FVU at layers 5 and 9 not even that: most of the variance of the card's
+  text is that of a few far tokens, of which a short text may have none.
   """
   dictionary = suite[name]
   ends = [dictionary.sites_in[0], dictionary.sites_out[0]]
@@ -87,7 +88,8 @@ def test_on_other_text_it_is_as_the_card_says(real_lm, suite, name):
   x, y = np.concatenate(x), np.concatenate(y)
   found, row = quality(dictionary, x, y), suite.metrics(name)
   assert 0.6 < found.l0 / row["l0"] < 1.6
-  assert found.fvu < 2 * row["fvu"] + 0.05
+  if name not in ("resid_post/layer_5", "resid_post/layer_9"):
+    assert found.fvu < 2 * row["fvu"] + 0.05
 
 
 @pytest.mark.real
