@@ -168,8 +168,8 @@ def at_l0(dictionary: Any, rows: jax.Array, l0: float) -> Any:
 
 
 def table(found: Any) -> dict[str, Any]:
-  """Prints L0, FVU and delta loss with their intervals, and the differences from
-  ours, paired by row; the same as JSON.
+  """Prints L0, FVU and delta loss with their intervals, and by how much they
+  differ from ours, paired by row; the same as JSON.
   """
   rows = {}
   for name in found:

@@ -281,6 +281,7 @@ def starter(
     l0: Targets of transcoders and SAEs.
     widths: Latents of transcoders and SAEs.
   """
+
   def recipe(name: str) -> Recipe:
     found = _recipe(name)
     decay = dataclasses.replace(found.optimiser, decay_steps=steps // 2)
