@@ -181,11 +181,8 @@ def table(found: Any) -> dict[str, Any]:
       rows[name]["less ours"] = {}
       for number in ("fvu", "delta_loss"):
         less = found.difference(name, OURS, number)
-        rows[name]["less ours"][number] = dataclasses.asdict(less)
-        cells.append(
-          f"{number} less ours {less.mean:+.4f} [{less.low:+.4f}, "
-          f"{less.high:+.4f}]"
-        )
+        rows[name]["less ours"][number] = less.to_dict()
+        cells.append(f"{number} less ours {less:+.4f}")
     print(" | ".join(cells), flush=True)
   return rows
 

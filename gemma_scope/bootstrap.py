@@ -47,7 +47,16 @@ class Interval:
     return dataclasses.asdict(self)
 
   def __str__(self) -> str:
-    return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+    return format(self, ".3f")
+
+  def __format__(self, form: str) -> str:
+    """`mean [low, high]`, each number as `form` says; `str` without one."""
+    if not form:
+      return str(self)
+    mean, low, high = (
+      format(v, form) for v in (self.mean, self.low, self.high)
+    )
+    return f"{mean} [{low}, {high}]"
 
 
 def bootstrap_mean(

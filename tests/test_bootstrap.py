@@ -43,6 +43,12 @@ def test_pairs_stay_together():
   assert not bootstrap_mean(a).disjoint(bootstrap_mean(b))
 
 
+def test_shown_with_as_many_digits_as_asked_for():
+  found = Interval(0.25, -0.5, 1.0, 9)
+  assert str(found) == f"{found}" == "0.250 [-0.500, 1.000]"
+  assert f"{found:+.1f}" == "+0.2 [-0.5, +1.0]"
+
+
 def test_disjoint():
   low, high = Interval(1, 0, 2, 9), Interval(4, 3, 5, 9)
   assert low.disjoint(high)

@@ -66,11 +66,7 @@ def main() -> None:
     path = path_of(case)
     if not options.table and not path.exists():
       start = time.perf_counter()
-      try:
-        found = make_plan(*case)
-      except jax.errors.JaxRuntimeError as error:
-        _log.warning("%s: %s", path.stem, error)
-        found = failure(*case, error)
+      found = make_plan(*case)
       OUT.mkdir(parents=True, exist_ok=True)
       with new_file(path) as file:
         file.write(json.dumps(found, indent=1).encode())
@@ -98,7 +94,7 @@ def path_of(case: tuple[str, str, int, str]) -> pathlib.Path:
 
 
 def make_plan(size: str, name: str, tokens: int, step: str) -> dict[str, Any]:
-  """One plan as JSON."""
+  """One plan as JSON; if the compiler itself breaks on it, what it says."""
   machine = planning.find_machine(name)
   batch = machine.mesh.shape["data"]
   shape = Shape(f"gemma-3-{size}", machine, batch, tokens)
@@ -107,25 +103,14 @@ def make_plan(size: str, name: str, tokens: int, step: str) -> dict[str, Any]:
   else:
     made = planning.attribute_step(shape, step)
   costs = (size, tokens, step) == (SIZES[-1], TOKENS[0], STEPS[0])
-  found = planning.plan_step(made, costs=costs).to_dict()
   case = {"size": size, "tokens": tokens, "batch": batch, "step": step}
-  return case | found
-
-
-def failure(
-  size: str, name: str, tokens: int, step: str, error: Exception
-) -> dict[str, Any]:
-  """What stands in place of a plan that the compiler itself breaks on."""
-  machine = planning.find_machine(name)
-  mesh = machine.mesh.shape
-  return {
-    "size": size,
-    "tokens": tokens,
-    "batch": mesh["data"],
-    "step": step,
-    "machine": {"name": name, "mesh": list(mesh.values())},
-    "failed": str(error).partition(":")[0],
-  }
+  try:
+    return case | planning.plan_step(made, costs=costs).to_dict()
+  except jax.errors.JaxRuntimeError as error:
+    _log.warning("%s %s %d %s: %s", size, name, tokens, step, error)
+    mesh = list(machine.mesh.devices.shape)
+    kind = str(error).partition(":")[0]
+    return case | {"machine": {"name": name, "mesh": mesh}, "failed": kind}
 
 
 def results_page() -> str:

@@ -131,7 +131,7 @@ class Results:
       for name in self.of(arm):
         numbers = self.one[name]["numbers"]
         cells = [
-          _interval(self.ratio(name, n), digits)
+          format(self.ratio(name, n).interval(), f".{digits}f")
           for n, digits in (
             *(("l0", 1), ("fvu", 4), ("delta_loss", 4)),
             *(("recovered", 3), ("cosine", 3)),
@@ -170,7 +170,7 @@ class Results:
         cells = []
         for number in ("fvu", "delta_loss"):
           d = self.ratio(name, number).minus(self.ratio(other, number))
-          cells.append(f"{d.mean:+.4f} [{d.low:+.4f}, {d.high:+.4f}]")
+          cells.append(f"{d:+.4f}")
         rows.append([name, *cells])
     return table(["dictionary", "FVU", "delta loss"], rows)
 
@@ -225,14 +225,6 @@ def table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
   head = list(head)
   lines = [head, ["---"] * len(head), *rows]
   return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in lines)
-
-
-def _interval(ratio: Ratio, digits: int) -> str:
-  found = ratio.interval()
-  mean, low, high = (
-    f"{v:.{digits}f}" for v in (found.mean, found.low, found.high)
-  )
-  return f"{mean} [{low}, {high}]"
 
 
 def _read_off(l0: np.ndarray, values: np.ndarray, target: float) -> str:

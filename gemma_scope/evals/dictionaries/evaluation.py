@@ -102,9 +102,7 @@ class Evaluated(Findings):
       return format(self.values[name], form)
     if name not in self.ratios:
       return ""
-    found = self.interval(name)
-    ends = f"{format(found.low, form)}, {format(found.high, form)}"
-    return f"{format(found.mean, form)} [{ends}]"
+    return format(self.interval(name), form)
 
   def to_dict(self) -> dict[str, Any]:
     """All numbers as JSON values; long arrays as their histograms alone."""
