@@ -20,13 +20,13 @@ def _value_and_grad(given: Mapping[str, Any]) -> Case:
   import gemma_scope as gs
   from gemma_scope.attribution.evaluate import ask, evaluate, zero_offsets
   from gemma_scope.sites import resolve
-  from gemma_scope.surgery import offset, tap
+  from gemma_scope.surgery import offset
 
   lm = gs.load(MODEL)
   tokens = np.asarray(given["tokens"], np.int32)
   _, rows, target = ask(lm, tokens, gs.attribution.logit(TARGET))
   sites = resolve(SITES, lm.config.num_layers)
-  zeros = zero_offsets(tap(lm.model, sites), rows, target, sites)
+  zeros = zero_offsets(lm.model, rows, sites)
 
   @jax.jit
   def run(model, rows, target, zeros):

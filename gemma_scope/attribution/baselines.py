@@ -10,7 +10,6 @@ that the site has on other tokens.
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -20,13 +19,13 @@ import numpy as np
 
 from gemma_scope import axes
 from gemma_scope.activations.tokens import Input, TokenBatch, to_tokens
-from gemma_scope.attribution.rows import Rows, run_rows
+from gemma_scope.attribution.evaluate import value_on
+from gemma_scope.attribution.rows import Rows
 from gemma_scope.errors import ConfigError, TextError
 from gemma_scope.model.config import GemmaConfig
 from gemma_scope.model.gemma import Gemma
 from gemma_scope.model.language_model import LanguageModel
 from gemma_scope.sites import Site
-from gemma_scope.surgery.select import tap
 
 NAMES = ("mean", "pad", "zero")
 
@@ -153,13 +152,6 @@ def with_tokens(rows: Rows, ids: Int[np.ndarray, "batch seq"]) -> Rows:
   ids = np.pad(ids, ((0, 0), (0, missing)))
   ids = np.where(np.asarray(rows.segment_ids) != 0, ids, 0)
   return dataclasses.replace(rows, ids=jnp.asarray(ids, jnp.int32))
-
-
-@functools.partial(jax.jit, static_argnames="site")
-def value_on(model: Gemma, rows: Rows, site: Site) -> Float[Array, "batch ..."]:
-  """The value of a site on some prompts, axes as in `sites`."""
-  _, taps = run_rows(tap(model, [site]), rows)
-  return taps[site].unwrap(*site.info.axes)
 
 
 def _spread(

@@ -1,6 +1,7 @@
 """A target's value as a function of what is put in at some sites."""
 
 from collections.abc import Mapping
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from gemma_scope.model import gemma
 from gemma_scope.model.language_model import LanguageModel
 from gemma_scope.sites import Site
 from gemma_scope.surgery.intervene import check_positions
-from gemma_scope.surgery.select import tap
+from gemma_scope.surgery.select import stop_after, tap
 
 
 def ask(
@@ -63,22 +64,31 @@ def evaluate(
   return target.value(seen), taps
 
 
-def zero_offsets(
-  model: gemma.Gemma,
-  rows: Rows,
-  target: ResolvedTarget,
-  sites: tuple[Site, ...],
+def read_sites(
+  model: gemma.Gemma, rows: Rows, sites: tuple[Site, ...]
 ) -> Values:
-  """An offset of zero for each site, in the site's dtype.
+  """The values of some sites on some prompts; no later layer runs.
 
   Args:
-    model: A model with a tap, and nothing that needs an input, at each site.
+    model: A model without anything that needs an input.
     rows: The prompts.
-    target: What is explained.
     sites: The sites.
   """
-  _, shapes = jax.eval_shape(lambda: evaluate(model, rows, target, {}))
-  return {
-    site: jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes[site])
-    for site in sites
-  }
+  _, taps = run_rows(stop_after(tap(model, sites), sites), rows)
+  return {site: taps[site] for site in sites}
+
+
+@functools.partial(jax.jit, static_argnames="site")
+def value_on(
+  model: gemma.Gemma, rows: Rows, site: Site
+) -> Float[Array, "batch ..."]:
+  """The value of a site on some prompts, axes as in `sites`."""
+  return read_sites(model, rows, (site,))[site].unwrap(*site.info.axes)
+
+
+def zero_offsets(
+  model: gemma.Gemma, rows: Rows, sites: tuple[Site, ...]
+) -> Values:
+  """An offset of zero for each site, in the site's dtype; see `read_sites`."""
+  shapes = jax.eval_shape(lambda: read_sites(model, rows, sites))
+  return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)

@@ -17,16 +17,18 @@ from jaxtyping import Array, Float
 import numpy as np
 from penzai import pz
 
-from gemma_scope.attribution.evaluate import evaluate
+from gemma_scope.attribution.evaluate import evaluate, value_on
 from gemma_scope.attribution.objectives import ResolvedTarget
 from gemma_scope.attribution.rows import Rows
 from gemma_scope.errors import ConfigError
 from gemma_scope.model import gemma
 from gemma_scope.sites import Site
-from gemma_scope.surgery.select import replace, tap
+from gemma_scope.surgery.select import replace
 
 STEP_TOKENS = 1024  # tokens of all integration steps that run side by side
 
+Nodes = tuple[np.ndarray, np.ndarray]  # points in [0, 1] and their weights
+_ENDS = np.float32([0, 1]), np.float32([0, 0])  # of a path: nodes of no weight
 QUADRATURES = ("gauss_legendre", "midpoint", "trapezoid")
 
 
@@ -35,7 +37,7 @@ def integrated_gradients(
   rows: Rows,
   target: ResolvedTarget,
   baseline: Float[Array, "..."],
-  nodes: tuple[np.ndarray, np.ndarray],
+  nodes: Nodes,
   site: Site,
 ) -> tuple[Float[Array, " batch"], Float[Array, " batch"], pz.nx.NamedArray]:
   """Integrated gradients at one site.
@@ -53,28 +55,19 @@ def integrated_gradients(
   Returns:
     The target on the prompt, the target at the baseline, and the relevance.
   """
-  top, bottom, first, difference = path_ends(
-    model, rows, target, baseline, site
-  )
-  points, weights = nodes
-  count = steps_at_once(rows, len(points))
-  extra = -len(points) % count  # points of weight zero: one program for all
-  points = np.pad(points, (0, extra), mode="edge")  # a gradient at 0 may be inf
-  weights = np.pad(weights, (0, extra))
-  total = None
-  for start in range(0, len(points), count):
-    some = slice(start, start + count)
-    part = path_gradient(
-      model,
-      rows,
-      target,
-      first,
-      difference,
-      (points[some], weights[some]),
-      site,
+  value = value_on(model, rows, site)
+  start = jnp.broadcast_to(baseline.astype(value.dtype), value.shape)
+  points, weights = (np.append(part, ends) for part, ends in zip(nodes, _ENDS))
+  found, total = [], 0.0
+  for some in in_batches(rows, (points, weights)):
+    values, part = path_gradient(
+      model, rows, target, (start, value), some, site
     )
-    total = part if total is None else jax.tree.map(jnp.add, total, part)
-  return top, bottom, jax.tree.map(value_x_gradient, difference, total)
+    found.append(values)
+    total += part
+  bottom, top = np.concatenate(found)[len(nodes[0]) : len(points)]
+  relevance = value_x_gradient(value - start, total)
+  return top, bottom, pz.nx.wrap(relevance, *site.info.axes)
 
 
 @functools.partial(jax.jit, static_argnames="site")
@@ -92,8 +85,7 @@ def path_ends(
 ]:
   """The target at both ends, the path's first point, and the way along it."""
   names = site.info.axes
-  _, taps = evaluate(tap(model, [site]), rows, target, {})
-  value = taps[site].unwrap(*names)
+  value = value_on(model, rows, site)
   start = jnp.broadcast_to(baseline.astype(value.dtype), value.shape)
   both = jnp.concatenate([value, start])
   ends, _ = evaluate(
@@ -115,23 +107,21 @@ def path_gradient(
   model: gemma.Gemma,
   rows: Rows,
   target: ResolvedTarget,
-  start: pz.nx.NamedArray,
-  difference: pz.nx.NamedArray,
-  nodes: tuple[jax.Array, jax.Array],
+  ends: tuple[Float[Array, "batch ..."], Float[Array, "batch ..."]],
+  nodes: Nodes,
   site: Site,
-) -> pz.nx.NamedArray:
-  """The weighted sum of the gradients at some points of the path, float32.
+) -> tuple[Float[Array, "points batch"], Float[Array, "batch ..."]]:
+  """The target at some points of the path, the weighted sum of its gradients.
 
   The points become rows of one batch: the same as vmap, and faster, because
-  every product stays a plain matrix product.
+  every product stays a plain matrix product. The sum is float32.
   """
   points, weights = nodes
-  names = site.info.axes
-  step = difference.unwrap(*names)
-  share = spread(points, step.ndim).astype(step.dtype)
-  path = start.unwrap(*names)[None] + share * step[None]
-  factors = spread(weights, step.ndim)
-  return gradients_sum(model, rows, target, path, factors, site)
+  start, value = (end[None] for end in ends)
+  share = spread(points, value.ndim - 1).astype(value.dtype)
+  path = jnp.where(share == 1, value, start + share * (value - start))
+  factors = spread(weights, value.ndim - 1)
+  return values_and_gradients(model, rows, target, path, factors, site)
 
 
 def gradients_sum(
@@ -142,26 +132,46 @@ def gradients_sum(
   factors: Float[Array, "points ..."],
   site: Site,
 ) -> pz.nx.NamedArray:
-  """The sum over some values of a site of factor x gradient there, float32.
+  """The sum over some values of a site of factor x gradient there, float32."""
+  _, total = values_and_gradients(model, rows, target, points, factors, site)
+  return pz.nx.wrap(total, *site.info.axes)
+
+
+def values_and_gradients(
+  model: gemma.Gemma,
+  rows: Rows,
+  target: ResolvedTarget,
+  points: Float[Array, "points batch ..."],
+  factors: Float[Array, "points ..."],
+  site: Site,
+) -> tuple[Float[Array, "points batch"], Float[Array, "batch ..."]]:
+  """The target at some values of a site, and the sum of factor x gradient.
 
   Args:
     model: The model.
     rows: The prompts.
     target: What is explained.
     points: Values of the site, for each prompt.
-    factors: Broadcasts to `points`.
+    factors: Broadcasts to `points`; where it is 0 the gradient may be infinite.
     site: The site.
+
+  Returns:
+    The target of each prompt at each point, and the sum over points, float32.
   """
   names, count = site.info.axes, points.shape[0]
-  path = pz.nx.wrap(points.reshape(-1, *points.shape[2:]), *names)
   many, targets = repeated(rows, target, count)
   changed = replace(model, [site])
-  gradient = jax.grad(
-    lambda v: evaluate(changed, many, targets, {site: v})[0].sum()
-  )(path)
-  by_point = gradient.unwrap(*names).reshape(points.shape)
-  total = jnp.sum(factors * by_point.astype(jnp.float32), axis=0)
-  return pz.nx.wrap(total, *names)
+
+  def total(flat: jax.Array) -> tuple[jax.Array, jax.Array]:
+    inputs = {site: pz.nx.wrap(flat, *names)}
+    value, _ = evaluate(changed, many, targets, inputs)
+    return value.sum(), value
+
+  flat = points.reshape(-1, *points.shape[2:])
+  gradient, value = jax.grad(total, has_aux=True)(flat)
+  by_point = gradient.reshape(points.shape).astype(jnp.float32)
+  weighted = jnp.where(factors == 0, 0.0, factors * by_point)
+  return value.reshape(count, -1), jnp.sum(weighted, axis=0)
 
 
 def spread(values: jax.Array, axes: int) -> jax.Array:
@@ -213,6 +223,23 @@ def quadrature(name: str, steps: int) -> tuple[np.ndarray, np.ndarray]:
 def steps_at_once(rows: Rows, steps: int) -> int:
   """How many steps fit in `STEP_TOKENS` tokens; at least one."""
   return max(1, min(steps, STEP_TOKENS // rows.ids.size))
+
+
+def in_batches(rows: Rows, nodes: Nodes) -> list[Nodes]:
+  """Points of a path in equal numbers that fit side by side.
+
+  The last batch is filled up with points of weight zero, so that one compiled
+  program serves all of them.
+  """
+  points, weights = nodes
+  count = steps_at_once(rows, len(points))
+  rounds = -(-len(points) // count)
+  count = -(-len(points) // rounds)
+  extra = rounds * count - len(points)
+  points = np.pad(points, (0, extra), mode="edge")
+  weights = np.pad(weights, (0, extra))
+  starts = range(0, len(points), count)
+  return [(points[i : i + count], weights[i : i + count]) for i in starts]
 
 
 def value_x_gradient(value: jax.Array, gradient: jax.Array) -> jax.Array:

@@ -126,8 +126,7 @@ def relevances(
   """
   model, rules = placed(model, rules)
   every = tuple(dict.fromkeys((*sites, Site("embed"))))
-  first = jax.tree.map(lambda leaf: leaf[0], targets)
-  zeros = zero_offsets(tap(model, every), rows, first, every)
+  zeros = zero_offsets(model, rows, every)
   changed = tap(offset(model, every), sites)
 
   def one(

@@ -85,7 +85,7 @@ def values_and_slopes(
   """
   model, rules = placed(model, rules)
   every = tuple(dict.fromkeys((*sites, EMBED)))
-  start = zero_offsets(tap(model, every), rows, target, every)
+  start = zero_offsets(model, rows, every)
   if shift is not None:
     start[EMBED] = shift
   changed = tap(offset(model, every), sites)

@@ -25,4 +25,4 @@ def keep_compiled_programs() -> None:
   except OSError:
     return
   jax.config.update(_FOLDER, str(folder))
-  jax.config.update(_LEAST_SECONDS, 0.2)
+  jax.config.update(_LEAST_SECONDS, 0.0)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import difflib
 import errno
+import gc
 import importlib
 import os
 import sys
@@ -19,6 +20,9 @@ from gemma_scope import __version__, display
 from gemma_scope.cli import consoles
 from gemma_scope.errors import ConfigError, GemmaScopeError
 
+# Tracing makes millions of objects and few cycles: with Python's threshold of
+# 700 a second of fifteen goes into looking for them.
+_OBJECTS_BETWEEN_COLLECTIONS = 100_000
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -128,6 +132,7 @@ def _dispatch(arguments: list[str]) -> None:
   elif first in ("-V", "--version"):
     consoles.results().print(f"gemma-scope {__version__}")
   elif first in VERBS:
+    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     importlib.import_module(VERBS[first].module).main(arguments[1:])
   else:
     near = difflib.get_close_matches(first, VERBS, n=1)

@@ -1,5 +1,6 @@
 """A Gemma 3 ready to be asked: model, tokenizer, configuration, origin."""
 
+from concurrent import futures
 import dataclasses
 import logging
 import time
@@ -130,16 +131,20 @@ def load_language_model(
   sizes = check_complete(checkpoint.tensors, checkpoint.source)
   config = configs.config_of(sizes, checkpoint.source)
   scan = config.num_layers > 26 if scan is None else scan
-  model = tensors_to_gemma(
-    checkpoint.tensors, config, dtype, mesh=mesh, scan=scan, progress=progress
-  )
   if checkpoint.tokenizer is None:
     raise TextError(
       "The checkpoint brings no tokenizer.",
       received=checkpoint.source,
       instead="put tokenizer.model or tokenizer.json beside the weights",
     )
-  tokenizer = load_tokenizer(checkpoint.tokenizer, vocab_size=config.vocab_size)
+  with futures.ThreadPoolExecutor(1) as beside:  # weights leave a core idle
+    reading = beside.submit(
+      load_tokenizer, checkpoint.tokenizer, vocab_size=config.vocab_size
+    )
+    model = tensors_to_gemma(
+      checkpoint.tensors, config, dtype, mesh=mesh, scan=scan, progress=progress
+    )
+    tokenizer = reading.result()
   entry = catalog.find(str(name_or_path))
   name = entry.name if entry else str(name_or_path)
   _log.info("loaded %s in %.1f s", name, time.perf_counter() - start)

@@ -13,7 +13,13 @@ from penzai import pz
 from gemma_scope.errors import SiteError
 from gemma_scope.model.block import Block
 from gemma_scope.model.gemma import Gemma
-from gemma_scope.model.site_layer import ActiveSite, SiteLayer, inner_sites
+from gemma_scope.model.site_layer import (
+  ActiveSite,
+  LayerT,
+  SiteLayer,
+  inner_sites,
+  replace_layers,
+)
 from gemma_scope.model.stack import Stack
 from gemma_scope.sites import Site, resolve
 from gemma_scope.surgery.norm_sites import open_norms
@@ -103,19 +109,21 @@ class _Wrapper:
 
   def block(self, block: Block, layers: range) -> Block:
     """Wraps the sites of one block that stands for `layers`."""
+    if not any(site.layer in layers for site in self.asked):
+      return block
+    return self._sites(block, tuple(layers))
 
+  def _sites(self, layer: LayerT, layers: tuple[int, ...] | None) -> LayerT:
     def wrap(site: SiteLayer | ActiveSite) -> pz.nn.Layer:
-      return self.site(site, tuple(layers))
+      return self.site(site, layers)
 
-    found = pz.select(block).at_instances_of((SiteLayer, ActiveSite))
-    return found.apply(wrap)
+    return replace_layers(layer, (SiteLayer, ActiveSite), wrap)
 
   def outer(self, model: Gemma) -> Gemma:
     """Wraps the sites outside the stack."""
     parts = {n: getattr(model, n) for n in ("embed", "final", "logits")}
     changed = {name: self.site(site, None) for name, site in parts.items()}
-    norm = pz.select(model.final_norm).at_instances_of((SiteLayer, ActiveSite))
-    changed["final_norm"] = norm.apply(lambda site: self.site(site, None))
+    changed["final_norm"] = self._sites(model.final_norm, None)
     return dataclasses.replace(model, **changed)
 
   def site(

@@ -219,25 +219,27 @@ def test_steps_at_once_changes_no_number(double, monkeypatch):
   np.testing.assert_allclose(run(), together, rtol=1e-4, atol=1e-6)
 
 
-def test_added_steps_have_no_weight_and_are_not_at_the_baseline(
-  double, monkeypatch
-):
+def test_ends_of_the_path_and_added_steps_have_no_weight(double, monkeypatch):
   """A gradient at zero overflows, and infinity times no weight is no number."""
   seen, real = [], gradients.path_gradient
 
-  def spy(model, rows, target, start, way, nodes, site):
+  def spy(model, rows, target, ends, nodes, site):
     seen.append(nodes)
-    return real(model, rows, target, start, way, nodes, site)
+    return real(model, rows, target, ends, nodes, site)
 
   monkeypatch.setattr(gradients, "path_gradient", spy)
   monkeypatch.setattr(gradients, "STEP_TOKENS", 2 * len(double.ids))
   options = GradientOptions(steps=5, baseline="zero")
-  attribute(double.lm, double.ids, logit(" Paris"), options=options)
+  found = attribute(double.lm, double.ids, logit(" Paris"), options=options)
   points, weights = (np.concatenate(part) for part in zip(*seen))
   expected = gradients.quadrature("gauss_legendre", 5)
-  np.testing.assert_array_equal(points[:5], expected[0])
-  np.testing.assert_array_equal(weights, [*expected[1], 0])
-  assert (points > 0).all()
+  np.testing.assert_array_equal(points, [*expected[0], 0, 1, 1])
+  np.testing.assert_array_equal(weights, [*expected[1], 0, 0, 0])
+  assert np.isfinite(np.asarray(found["embed"].data_array)).all()
+  plain = attribute(
+    double.lm, double.ids, logit(" Paris"), method="input_x_gradient"
+  )
+  np.testing.assert_allclose(found.target, plain.target, rtol=1e-5)
 
 
 def test_another_target_or_prompt_does_not_compile_again(double):

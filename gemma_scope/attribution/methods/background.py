@@ -19,10 +19,9 @@ from gemma_scope.attribution import gradients
 from gemma_scope.attribution.baselines import (
   baseline_at,
   replaceable,
-  value_on,
   with_tokens,
 )
-from gemma_scope.attribution.evaluate import evaluate
+from gemma_scope.attribution.evaluate import evaluate, value_on
 from gemma_scope.attribution.objectives import ResolvedTarget
 from gemma_scope.attribution.rows import Rows
 from gemma_scope.errors import ConfigError, TextError

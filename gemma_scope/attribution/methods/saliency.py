@@ -33,7 +33,7 @@ from gemma_scope.attribution.rows import Rows, Values
 from gemma_scope.errors import ConfigError
 from gemma_scope.model.gemma import Gemma
 from gemma_scope.sites import Site
-from gemma_scope.surgery.select import offset, tap
+from gemma_scope.surgery.select import offset
 
 NORMS = ("l2", "l1")
 
@@ -58,7 +58,7 @@ def site_gradients(
   One backward pass for all sites: the gradient at a site is that of an offset
   of zero added there.
   """
-  zeros = zero_offsets(tap(model, sites), rows, target, sites)
+  zeros = zero_offsets(model, rows, sites)
   changed = offset(model, sites)
 
   def total(offsets: Values) -> tuple[jax.Array, jax.Array]:

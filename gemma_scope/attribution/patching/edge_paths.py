@@ -23,7 +23,7 @@ from gemma_scope.attribution.patching.edge_ports import (
   feedforward_reader,
   head_writes,
 )
-from gemma_scope.attribution.patching.integrated import along, in_batches
+from gemma_scope.attribution.patching.integrated import along
 from gemma_scope.attribution.patching.slopes import slopes, values_at
 from gemma_scope.attribution.relevance import EMBED
 from gemma_scope.attribution.rows import Rows, Values
@@ -71,7 +71,7 @@ def path_scores(
   arrays = [block_arrays(model.stack.block(i)) for i in range(layers)]
   written = _changes(arrays, source, base, model.config.norm_eps)
   way, total = source[EMBED] - base[EMBED], np.zeros(())
-  for points, weights in in_batches(pairs.base, nodes):
+  for points, weights in gradients.in_batches(pairs.base, nodes):
     many, targets = gradients.repeated(pairs.base, pairs.target, len(points))
     read, shift = resolve(_READ, layers), along(way, jnp.asarray(points))
     _, seen, slope = slopes(model, many, targets, read, shift, rules)

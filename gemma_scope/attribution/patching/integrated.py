@@ -23,7 +23,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from penzai import pz
 
 from gemma_scope.attribution import gradients
@@ -45,8 +44,6 @@ from gemma_scope.errors import ConfigError
 from gemma_scope.model.gemma import Gemma
 from gemma_scope.sites import Site
 
-Nodes = tuple[np.ndarray, np.ndarray]
-
 
 def integrated_patching(question: PatchQuestion) -> Estimates:
   """Estimates by gradients averaged along `options.path`.
@@ -65,14 +62,14 @@ def integrated_patching(question: PatchQuestion) -> Estimates:
   return PATHS[options.path](question, nodes)
 
 
-def _along_inputs(question: PatchQuestion, nodes: Nodes) -> Estimates:
+def _along_inputs(question: PatchQuestion, nodes: gradients.Nodes) -> Estimates:
   """One path through the embeddings for all sites."""
   q, pairs = question, question.pairs
   every = tuple(dict.fromkeys((*q.sites, EMBED)))
   top, source = values_at(q.model, pairs.source, pairs.target, every)
   bottom, base = values_at(q.model, pairs.base, pairs.target, every)
   way, slope = source[EMBED] - base[EMBED], None
-  batches = in_batches(pairs.base, nodes)
+  batches = gradients.in_batches(pairs.base, nodes)
   for i, some in enumerate(batches):
     part = mean_slopes(q.model, pairs.base, pairs.target, way, some, q.sites)
     slope = part if slope is None else jax.tree.map(jnp.add, slope, part)
@@ -130,22 +127,7 @@ def weighted(value: pz.nx.NamedArray, weights: jax.Array) -> pz.nx.NamedArray:
   return pz.nx.wrap(jnp.tensordot(weights, points, axes=1), *names)
 
 
-def in_batches(rows: Rows, nodes: Nodes) -> list[Nodes]:
-  """Points of a path in equal numbers that fit side by side.
-
-  The last batch is filled up with points of weight zero, so that one compiled
-  program serves all of them.
-  """
-  points, weights = nodes
-  count = gradients.steps_at_once(rows, len(points))
-  extra = -len(points) % count
-  points = np.pad(points, (0, extra), mode="edge")
-  weights = np.pad(weights, (0, extra))
-  starts = range(0, len(points), count)
-  return [(points[i : i + count], weights[i : i + count]) for i in starts]
-
-
-PATHS: Mapping[str, Callable[[PatchQuestion, Nodes], Estimates]] = {
+PATHS: Mapping[str, Callable[[PatchQuestion, gradients.Nodes], Estimates]] = {
   "inputs": _along_inputs,
   "activations": along_activations,
 }

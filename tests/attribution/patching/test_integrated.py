@@ -10,7 +10,6 @@ from gemma_scope.attribution import gradients, logit_difference
 from gemma_scope.attribution.patching.approximate import approximate_patching
 from gemma_scope.attribution.patching.integrated import (
   along,
-  in_batches,
   weighted,
 )
 from gemma_scope.attribution.patching.question import EstimateOptions
@@ -55,7 +54,7 @@ def test_points_come_in_batches_of_one_size(monkeypatch):
   monkeypatch.setattr(gradients, "STEP_TOKENS", 6)
   rows = Rows(np.ones((1, 3), int), np.ones((1, 3), int), np.zeros(1, int))
   nodes = gradients.quadrature("midpoint", 5)
-  found = in_batches(rows, nodes)
+  found = gradients.in_batches(rows, nodes)
   assert [len(points) for points, _ in found] == [2, 2, 2]
   np.testing.assert_allclose(sum(w.sum() for _, w in found), 1, rtol=1e-6)
   assert found[-1][1][-1] == 0
