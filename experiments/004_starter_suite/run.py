@@ -33,6 +33,7 @@ sys.path.insert(0, str(HERE))  # the experiment's own modules
 
 from card import card_page, make_card  # noqa: E402
 import jax  # noqa: E402
+import numpy as np  # noqa: E402
 from texts import QUOTABLE, SOURCES, make_texts  # noqa: E402
 
 import gemma_scope as gs  # noqa: E402
@@ -46,7 +47,6 @@ from gemma_scope.activations.corpus.token_writer import (  # noqa: E402
 from gemma_scope.activations.harvest import Harvest  # noqa: E402
 from gemma_scope.activations.shuffle_buffer import ModelRows  # noqa: E402
 from gemma_scope.analysis.latent_examples import latent_examples  # noqa: E402
-from gemma_scope.dictionaries import own_format  # noqa: E402
 from gemma_scope.dictionaries.suite import PATH  # noqa: E402
 from gemma_scope.dictionaries.suite_writer import pack_suite  # noqa: E402
 from gemma_scope.evals.dictionaries.delta_loss import (  # noqa: E402
@@ -81,6 +81,7 @@ class Settings:
     loss_tokens: Of these, so many tokens or a batch more for losses; a forward
       pass with logits for each dictionary is what they cost.
     table_tokens: Tokens on which latents are looked at.
+    calibration_tokens: Tokens that rounding to int8 rows heeds.
   """
 
   tokens: int = 1_572_864
@@ -91,6 +92,7 @@ class Settings:
   eval_tokens: int = 32_768
   loss_tokens: int = 2000
   table_tokens: int = 150_000
+  calibration_tokens: int = 32_768
 
 
 QUICK = Settings(
@@ -102,6 +104,7 @@ QUICK = Settings(
   eval_tokens=512,
   loss_tokens=512,
   table_tokens=4096,
+  calibration_tokens=2048,
 )
 
 
@@ -124,12 +127,14 @@ def main() -> None:
   some = until(quotable, settings.table_tokens)
   tables = latent_examples(lm, made, some, progress=_tell())
   held_out = batches_of(lm, tokens["held_out"], settings)
-  metrics = measure(lm, made, held_out, settings, out)
+  seen = batches_of(lm, tokens["train"], settings)
+  stored = calibrate(lm, made, until(seen, settings.calibration_tokens))
+  metrics = measure(lm, made, stored, held_out, settings, out)
   descriptions = json.loads((HERE / "descriptions.json").read_text())
   card = make_card(metrics, descriptions, _recipe(settings, out))
   page = (HERE if suite == PATH else out) / "CARD.md"
   page.write_text(card_page(card, metrics["loss_tokens"]))
-  path = pack_suite(made, tables, card, suite)
+  path = pack_suite(stored, tables, card, suite)
   _log.info("%s: %.2f MB", path, path.stat().st_size / 1e6)
 
 
@@ -145,6 +150,7 @@ def parse() -> argparse.Namespace:
   parser.add_argument("--eval-tokens", type=int, help="held out, for the card")
   parser.add_argument("--loss-tokens", type=int, help="held out, for losses")
   parser.add_argument("--table-tokens", type=int, help="for the latents")
+  parser.add_argument("--calibration-tokens", type=int, help="for rounding")
   parser.add_argument("--out", type=pathlib.Path, default=out)
   parser.add_argument("--wheels", type=pathlib.Path, default=out / "wheels")
   parser.add_argument("--suite", type=pathlib.Path, help="the file to write")
@@ -217,28 +223,46 @@ def _forward_order(pair: tuple[str, Any]) -> tuple[str, int]:
   return pair[0].split("/")[0], pair[1].sites_in[0].layer
 
 
+def calibrate(
+  lm: gs.LanguageModel,
+  made: Mapping[str, Any],
+  batches: Iterable[PackedBatch],
+) -> dict[str, Any]:
+  """The dictionaries as int8 rows hold them, near the trained ones on text."""
+  harvest = Harvest(lm, {d.sites_in[0] for d in made.values()})
+  kept = {site: [] for site in harvest.sites}
+  for batch in batches:
+    rows, counted = harvest(batch)
+    for site, values in rows.items():
+      kept[site].append(np.asarray(values)[np.asarray(counted)])
+  return {
+    name: gs.dictionaries.calibrated(d, np.concatenate(kept[d.sites_in[0]]))
+    for name, d in made.items()
+  }
+
+
 def measure(
   lm: gs.LanguageModel,
   made: Mapping[str, Any],
+  stored: Mapping[str, Any],
   batches: Iterator[PackedBatch],
   settings: Settings,
   out: pathlib.Path,
 ) -> dict[str, Any]:
-  """The numbers of the card, of the rounded dictionaries; exact ones beside."""
+  """The numbers of the card, of the stored dictionaries; exact ones beside."""
   path = out / "metrics.json"
   if path.exists():
     return json.loads(path.read_text())
   kept = list(until(batches, settings.eval_tokens))
-  rounded = {n: own_format.rounded(d) for n, d in made.items()}
   loss = DeltaLoss(settings.loss_tokens, ablations=())
   metrics = [m for m in METRICS if m.name != loss.name] + [loss]
-  found = evaluate(lm, rounded, kept, metrics=metrics, progress=_tell())
+  found = evaluate(lm, stored, kept, metrics=metrics, progress=_tell())
   # What rounding costs, on fewer tokens, the same for both.
   numbers = {
     "tokens": found.tokens,
     "loss_tokens": settings.loss_tokens,
     "dictionaries": {name: _numbers(found[name]) for name in made},
-    "lost": _lost(lm, made, rounded, until(kept, _ROUNDING_TOKENS)),
+    "lost": _lost(lm, made, stored, until(kept, _ROUNDING_TOKENS)),
   }
   path.write_text(json.dumps(numbers, indent=1) + "\n")
   return numbers
@@ -247,11 +271,11 @@ def measure(
 def _lost(
   lm: gs.LanguageModel,
   made: Mapping[str, Any],
-  rounded: Mapping[str, Any],
+  stored: Mapping[str, Any],
   batches: Iterable[PackedBatch],
 ) -> dict[str, float]:
   """By how much FVU grows by rounding to int8 rows."""
-  both = {f"exact {n}": d for n, d in made.items()} | dict(rounded)
+  both = {f"exact {n}": d for n, d in made.items()} | dict(stored)
   found = evaluate(lm, both, batches, metrics=(Fvu(),), progress=_tell())
   return {
     n: found[n].interval("fvu").mean - found[f"exact {n}"].interval("fvu").mean

@@ -28,7 +28,6 @@ from gemma_scope.surgery.select import replace
 STEP_TOKENS = 1024  # tokens of all integration steps that run side by side
 
 Nodes = tuple[np.ndarray, np.ndarray]  # points in [0, 1] and their weights
-_ENDS = np.float32([0, 1]), np.float32([0, 0])  # of a path: nodes of no weight
 QUADRATURES = ("gauss_legendre", "midpoint", "trapezoid")
 
 
@@ -57,8 +56,10 @@ def integrated_gradients(
   """
   value = value_on(model, rows, site)
   start = jnp.broadcast_to(baseline.astype(value.dtype), value.shape)
-  points, weights = (np.append(part, ends) for part, ends in zip(nodes, _ENDS))
-  found, total = [], 0.0
+  # Both ends join the points, without weight: one program gives all.
+  points = np.append(nodes[0], np.arange(2, dtype=np.float32))
+  weights = np.append(nodes[1], np.zeros(2, np.float32))
+  found, total = [], jnp.zeros(value.shape, jnp.float32)
   for some in in_batches(rows, (points, weights)):
     values, part = path_gradient(
       model, rows, target, (start, value), some, site
@@ -174,9 +175,9 @@ def values_and_gradients(
   return value.reshape(count, -1), jnp.sum(weighted, axis=0)
 
 
-def spread(values: jax.Array, axes: int) -> jax.Array:
+def spread(values: jax.Array | np.ndarray, axes: int) -> jax.Array:
   """[points] with `axes` more axes of size one."""
-  return values.reshape(-1, *(1,) * axes)
+  return jnp.asarray(values).reshape(-1, *(1,) * axes)
 
 
 def repeated(

@@ -20,6 +20,7 @@ from gemma_scope.dictionaries.activations import (
   batch_top_k_to_jump_relu as batch_top_k_to_jump_relu,
 )
 from gemma_scope.dictionaries.arrays import place as place
+from gemma_scope.dictionaries.calibration import calibrated as calibrated
 from gemma_scope.dictionaries.checking import Checked as Checked
 from gemma_scope.dictionaries.checking import check as check
 from gemma_scope.dictionaries.circuit_tracer_writer import (

@@ -7,8 +7,8 @@
 With `int8`, every matrix is stored as round(levels * row / max |row|), one
 float32 scale a row; a row is what one latent reads or writes (of an affine
 skip: what one input writes). Biases and thresholds stay exact. `int8_loss`
-measures what that costs. Fewer levels than 127 take no less room, unless the
-file is compressed afterwards.
+measures what that costs; `calibration` makes it cost less. Fewer levels than
+127 take no less room, unless the file is compressed afterwards.
 """
 
 from collections.abc import Mapping
@@ -181,7 +181,7 @@ def _rounded(array: pz.nx.NamedArray, levels: int) -> pz.nx.NamedArray:
     return array
   names = names_of(array)
   data = np.asarray(array.data_array)
-  values, scale = _quantise(data, _row_axes(names), levels)
+  values, scale = _quantise(data, names, levels)
   return pz.nx.wrap(jnp.asarray(values * scale), *names)
 
 
@@ -191,10 +191,15 @@ def _row_axes(names: tuple[str, ...]) -> tuple[int, ...]:
   return (names.index(inside),)
 
 
-def _quantise(
-  array: np.ndarray, inside: tuple[int, ...], levels: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """int8 values and float32 scales; their product is nearest to the array.
+def row_scales(
+  array: np.ndarray, names: tuple[str, ...], levels: int
+) -> np.ndarray:
+  """The float32 step of each int8 row; its axis has length one.
+
+  Args:
+    array: A matrix.
+    names: Its axes.
+    levels: Steps on either side of zero.
 
   Raises:
     ConfigError: int8 has no so many levels.
@@ -205,9 +210,16 @@ def _quantise(
       received=f"levels={levels}",
       instead=f"levels={LEVELS}, or fewer where the file is compressed",
     )
+  most = np.abs(array).max(axis=_row_axes(names), keepdims=True)
+  return np.where(most > 0, most / levels, 1).astype(np.float32)
+
+
+def _quantise(
+  array: np.ndarray, names: tuple[str, ...], levels: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """int8 values and float32 scales; their product is nearest to the array."""
   array = np.asarray(array, np.float32)
-  most = np.abs(array).max(axis=inside, keepdims=True)
-  scale = np.where(most > 0, most / levels, 1).astype(np.float32)
+  scale = row_scales(array, names, levels)
   return np.rint(array / scale).astype(np.int8), scale
 
 
@@ -219,7 +231,7 @@ def _describe(
     names = names_of(value)
     array = np.asarray(value.data_array)
     if levels is not None and len(names) > 1:
-      rows = _quantise(array, _row_axes(names), levels)
+      rows = _quantise(array, names, levels)
       tensors[path], tensors[path + _SCALE] = rows
     else:
       tensors[path] = array
