@@ -5,6 +5,7 @@ misspelt verbs answer at once. Exit codes: 0 done, 2 bad input, 130 interrupted;
 a bug keeps its traceback.
 """
 
+import atexit
 from collections.abc import Mapping, Sequence
 import dataclasses
 import difflib
@@ -20,9 +21,7 @@ from gemma_scope import __version__, display
 from gemma_scope.cli import consoles
 from gemma_scope.errors import ConfigError, GemmaScopeError
 
-# Tracing makes millions of objects and few cycles: with Python's threshold of
-# 700 a second of fifteen goes into looking for them.
-_OBJECTS_BETWEEN_COLLECTIONS = 100_000
+_OBJECTS_BETWEEN_COLLECTIONS = 100_000  # Python's 700 is for small programs
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -102,6 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv: The arguments after the program's name; by default the process's.
   """
   arguments = list(sys.argv[1:] if argv is None else argv)
+  if argv is None:
+    _collect_rarely()
   _never_fail_to_print()
   try:
     _dispatch(arguments)
@@ -124,6 +125,16 @@ def main(argv: Sequence[str] | None = None) -> int:
   return 0
 
 
+def _collect_rarely() -> None:
+  """Spares a process of its own most of Python's searches for garbage.
+
+  Tracing makes millions of objects and few cycles: looking for these as often
+  as Python does takes a second of an `explain`, a third of it at the exit.
+  """
+  gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
+  atexit.register(gc.freeze)
+
+
 def _dispatch(arguments: list[str]) -> None:
   """Hands the rest of the line to its verb, or answers itself."""
   first = arguments[0] if arguments else "--help"
@@ -132,7 +143,6 @@ def _dispatch(arguments: list[str]) -> None:
   elif first in ("-V", "--version"):
     consoles.results().print(f"gemma-scope {__version__}")
   elif first in VERBS:
-    gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
     importlib.import_module(VERBS[first].module).main(arguments[1:])
   else:
     near = difflib.get_close_matches(first, VERBS, n=1)

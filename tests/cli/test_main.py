@@ -1,4 +1,6 @@
+import atexit
 import errno
+import gc
 import importlib
 import os
 import subprocess
@@ -148,3 +150,15 @@ def test_terminal_without_unicode_gets_question_marks():
   done = _python(code, env=env)
   assert done.returncode == 0, done.stderr
   assert "OPTIONS] ?" in done.stdout
+
+
+def test_only_a_process_of_its_own_collects_rarely(verb, monkeypatch):
+  found = []
+  verb(found.append)
+  monkeypatch.setattr(gc, "set_threshold", found.append)
+  monkeypatch.setattr(atexit, "register", found.append)
+  cli.main(["try", "a"])
+  assert found == [["a"]]
+  monkeypatch.setattr(sys, "argv", ["gemma-scope", "try", "b"])
+  cli.main()
+  assert found[1:] == [100_000, gc.freeze, ["b"]]

@@ -52,7 +52,7 @@ def test_the_card(suite):
     target = 40 if name.startswith("resid_post") else 20
     assert 0.5 < row["l0"] / target < 1.5, name
     assert 0 < row["fvu"] < 1, name
-    assert abs(row["fvu_lost_by_int8"]) < 2e-3, name
+    assert abs(row["fvu_lost_by_int8"]) < 5e-4, name
   described = {
     (name, int(latent))
     for name, latents in suite.card["descriptions"].items()
