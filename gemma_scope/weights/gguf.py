@@ -14,6 +14,7 @@ import mmap
 import os
 import pathlib
 import struct
+import time
 
 import numpy as np
 
@@ -37,6 +38,8 @@ _SCALARS = {
 _LENGTH = struct.Struct("<Q")
 _ENTRY = struct.Struct("<IQ")
 _START = struct.Struct("<4sIQQ")
+# A younger file may change again before the clock of its folder ticks.
+_SETTLED_NS = 2_000_000_000
 # Far above any real file; keeps a corrupt count from filling the memory.
 _MOST = 1 << 24
 
@@ -98,12 +101,18 @@ def read_header(path: str | os.PathLike) -> GgufHeader:
   """
   path = os.fspath(path)
   status = pathlib.Path(path).stat()
-  return _read(path, status.st_size, status.st_mtime_ns)
+  if time.time_ns() - status.st_mtime_ns < _SETTLED_NS:
+    return _read(path, status.st_size)
+  return _kept(path, status.st_size, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=1)  # the weights and the tokenizer both ask
-def _read(path: str, size: int, modified: int) -> GgufHeader:
+def _kept(path: str, size: int, modified: int) -> GgufHeader:
   del modified  # tells one state of the file from another
+  return _read(path, size)
+
+
+def _read(path: str, size: int) -> GgufHeader:
   if size < _START.size:
     raise _damaged(path, f"{size} bytes")
   with (

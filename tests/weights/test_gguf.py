@@ -1,6 +1,7 @@
 """Headers: every kind of value, and every way to be broken."""
 
 import contextlib
+import os
 import struct
 
 import numpy as np
@@ -101,6 +102,21 @@ def test_cut_off_in_the_last_string(tmp_path):
   path.write_bytes(path.read_bytes()[:-1])
   with pytest.raises(errors.CheckpointError, match="cut off or corrupt"):
     gguf.read_header(path)
+
+
+def test_a_header_is_parsed_once_while_the_file_stays(tmp_path):
+  value = struct.pack("<Q", 1) + b"k" + struct.pack("<IQ", 8, 5) + b"text!"
+  path = tmp_path / "x.gguf"
+  path.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + value)
+  young = gguf.read_header(path)
+  assert gguf.read_header(path) is not young
+  os.utime(path, ns=(0, 10**9))
+  old = gguf.read_header(path)
+  assert gguf.read_header(path) is old
+  path.write_bytes(path.read_bytes().replace(b"text!", b"other"))
+  assert gguf.read_header(path).metadata == {"k": "other"}
+  os.utime(path, ns=(0, 2 * 10**9))
+  assert gguf.read_header(path).metadata == {"k": "other"}
 
 
 def _broken(path, at, raw):
