@@ -152,7 +152,7 @@ def replace_layers(
 ) -> LayerT:
   """A layer in which `make` changed the outermost layers of some kinds.
 
-  What `pz.select(layer).at_instances_of(kinds).apply(make)` does, in a tenth
+  What `pz.select(layer).at_instances_of(kinds).apply(make)` does, in a fifth
   of the time: every program that is traced asks it of every decoder layer.
   """
 
