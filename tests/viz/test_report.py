@@ -241,7 +241,8 @@ def test_a_browser_draws_it(name, request, tmp_path):
   assert "CONSOLE" not in log  # neither errors nor refused scripts
   cells = [a for t, a in page.elements if t == "td" and "data-at" in a]
   columns = min(len(explanation.tokens), 32)
-  assert len(cells) == columns * len(explanation.lens.labels)
+  of_lens = columns * len(explanation.lens.labels)
+  assert len(cells) == of_lens + explanation.flow.values.size
   heads = [a for t, a in page.elements if "data-head" in a]
   assert len(heads) == explanation.components.heads.size
   assert [t for t, _ in page.elements].count("svg") == 2
