@@ -5,8 +5,8 @@
 
 Source: Sundararajan, Taly and Yan 2017, "Axiomatic Attribution for Deep
 Networks", eq. 1. Integration changes one site at a time and keeps what is
-upstream of it. `gradients_sum` is the one backward pass of every method that
-averages gradients. Input x gradient is in `relevance`.
+upstream of it. `values_and_gradients` is the one backward pass of all that
+average gradients. Input x gradient is in `relevance`.
 """
 
 import functools
