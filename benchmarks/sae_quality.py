@@ -144,12 +144,7 @@ def held_out(options: argparse.Namespace, lm: gs.LanguageModel) -> list:
 
 def rows_of(lm: gs.LanguageModel, site: Site, batches: list) -> jax.Array:
   """The held-out rows that count."""
-  harvest = Harvest(lm, [site])
-  found = []
-  for batch in batches:
-    rows, counted = harvest(batch)
-    found.append(np.asarray(rows[site], np.float32)[np.asarray(counted)])
-  return jnp.asarray(np.concatenate(found))
+  return jnp.asarray(Harvest(lm, [site]).collect(batches)[site])
 
 
 def at_l0(dictionary: Any, rows: jax.Array, l0: float) -> Any:

@@ -33,7 +33,6 @@ sys.path.insert(0, str(HERE))  # the experiment's own modules
 
 from card import card_page, make_card  # noqa: E402
 import jax  # noqa: E402
-import numpy as np  # noqa: E402
 from texts import QUOTABLE, SOURCES, make_texts  # noqa: E402
 
 import gemma_scope as gs  # noqa: E402
@@ -230,13 +229,9 @@ def calibrate(
 ) -> dict[str, Any]:
   """The dictionaries as int8 rows hold them, near the trained ones on text."""
   harvest = Harvest(lm, {d.sites_in[0] for d in made.values()})
-  kept = {site: [] for site in harvest.sites}
-  for batch in batches:
-    rows, counted = harvest(batch)
-    for site, values in rows.items():
-      kept[site].append(np.asarray(values)[np.asarray(counted)])
+  rows = harvest.collect(batches)
   return {
-    name: gs.dictionaries.calibrated(d, np.concatenate(kept[d.sites_in[0]]))
+    name: gs.dictionaries.calibrated(d, rows[d.sites_in[0]])
     for name, d in made.items()
   }
 

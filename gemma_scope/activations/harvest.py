@@ -104,6 +104,22 @@ class Harvest:
     arrays = (batch.ids, batch.segment_ids, batch.counted)
     return self._forward(self._leaves, *map(self._to_device, arrays))
 
+  def collect(self, batches: Iterable[PackedBatch]) -> dict[Site, np.ndarray]:
+    """The rows of some batches that count, on the host.
+
+    Args:
+      batches: At least one; all rows must find room in the memory.
+
+    Returns:
+      Site -> [rows, width], float32.
+    """
+    kept: dict[Site, list[np.ndarray]] = {site: [] for site in self.sites}
+    for batch in batches:
+      values, counted = self(batch)
+      for site, rows in values.items():
+        kept[site].append(np.asarray(rows, np.float32)[np.asarray(counted)])
+    return {site: np.concatenate(rows) for site, rows in kept.items()}
+
   @functools.cached_property
   def _forward(self):
     dtype, sites, laid_out = self.dtype, self.sites, self._laid_out

@@ -10,6 +10,7 @@ average gradients. Input x gradient is in `relevance`.
 """
 
 import functools
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -59,16 +60,17 @@ def integrated_gradients(
   # Both ends join the points, without weight: one program gives all.
   points = np.append(nodes[0], np.arange(2, dtype=np.float32))
   weights = np.append(nodes[1], np.zeros(2, np.float32))
-  found, total = [], jnp.zeros(value.shape, jnp.float32)
+  found, parts = [], []
   for some in in_batches(rows, (points, weights)):
     values, part = path_gradient(
       model, rows, target, (start, value), some, site
     )
     found.append(values)
-    total += part
+    parts.append(part)
   bottom, top = np.concatenate(found)[len(nodes[0]) : len(points)]
-  relevance = value_x_gradient(value - start, total)
-  return top, bottom, pz.nx.wrap(relevance, *site.info.axes)
+  total = functools.reduce(operator.add, parts)
+  way = pz.nx.wrap(value - start, *site.info.axes)
+  return top, bottom, jax.tree.map(value_x_gradient, way, total)
 
 
 @functools.partial(jax.jit, static_argnames="site")
@@ -111,7 +113,7 @@ def path_gradient(
   ends: tuple[Float[Array, "batch ..."], Float[Array, "batch ..."]],
   nodes: Nodes,
   site: Site,
-) -> tuple[Float[Array, "points batch"], Float[Array, "batch ..."]]:
+) -> tuple[Float[Array, "points batch"], pz.nx.NamedArray]:
   """The target at some points of the path, the weighted sum of its gradients.
 
   The points become rows of one batch: the same as vmap, and faster, because
@@ -125,19 +127,6 @@ def path_gradient(
   return values_and_gradients(model, rows, target, path, factors, site)
 
 
-def gradients_sum(
-  model: gemma.Gemma,
-  rows: Rows,
-  target: ResolvedTarget,
-  points: Float[Array, "points batch ..."],
-  factors: Float[Array, "points ..."],
-  site: Site,
-) -> pz.nx.NamedArray:
-  """The sum over some values of a site of factor x gradient there, float32."""
-  _, total = values_and_gradients(model, rows, target, points, factors, site)
-  return pz.nx.wrap(total, *site.info.axes)
-
-
 def values_and_gradients(
   model: gemma.Gemma,
   rows: Rows,
@@ -145,7 +134,7 @@ def values_and_gradients(
   points: Float[Array, "points batch ..."],
   factors: Float[Array, "points ..."],
   site: Site,
-) -> tuple[Float[Array, "points batch"], Float[Array, "batch ..."]]:
+) -> tuple[Float[Array, "points batch"], pz.nx.NamedArray]:
   """The target at some values of a site, and the sum of factor x gradient.
 
   Args:
@@ -172,7 +161,8 @@ def values_and_gradients(
   gradient, value = jax.grad(total, has_aux=True)(flat)
   by_point = gradient.reshape(points.shape).astype(jnp.float32)
   weighted = jnp.where(factors == 0, 0.0, factors * by_point)
-  return value.reshape(count, -1), jnp.sum(weighted, axis=0)
+  total_gradient = pz.nx.wrap(jnp.sum(weighted, axis=0), *names)
+  return value.reshape(count, -1), total_gradient
 
 
 def spread(values: jax.Array | np.ndarray, axes: int) -> jax.Array:

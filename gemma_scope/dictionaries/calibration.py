@@ -90,7 +90,8 @@ def _rounded(
     weights.astype(np.float32), names, levels
   ).astype(np.float64)
   mean, covariance = _moments(inputs)
-  found = _in_steps(weights, np.broadcast_to(scale, weights.shape), covariance)
+  scale = np.broadcast_to(scale, weights.shape)
+  found = _in_steps(weights, scale, covariance, levels)
   lost = mean @ (weights - found)
   return pz.nx.wrap(jnp.asarray(found, jnp.float32), *names), lost
 
@@ -114,24 +115,22 @@ def _in_steps(
   weights: Float[np.ndarray, "n m"],
   scale: Float[np.ndarray, "n m"],
   covariance: Float[np.ndarray, "n n"],
+  levels: int,
 ) -> Float[np.ndarray, "n m"]:
-  """Multiples of `scale` whose products differ least.
+  """At most `levels` steps of `scale` each, so that products differ least.
 
   The largest weight of every row stays where it is, for it says the scale.
   """
-  levels = np.rint(np.abs(weights / scale).max())
   order = np.argsort(-np.diag(covariance), kind="stable")
   damping = _DAMPING * np.mean(np.diag(covariance)) or 1.0
   inverse = np.linalg.inv(covariance + damping * np.eye(len(covariance)))
   carry = np.linalg.cholesky(inverse[np.ix_(order, order)]).T
-  left, scale, largest = (
-    a[order] for a in (weights, scale, np.abs(weights / scale) > levels - 0.5)
-  )
-  kept, found = np.rint(left / scale), np.empty_like(left)
-  left = left.copy()
+  left, scale = weights[order], scale[order]
+  nearest, found = np.rint(left / scale), np.empty_like(left)
   for i in range(len(left)):
-    near = np.clip(np.rint(left[i] / scale[i]), -levels, levels)
-    found[i] = np.where(largest[i], kept[i], near) * scale[i]
+    steps = np.clip(np.rint(left[i] / scale[i]), -levels, levels)
+    largest = np.abs(nearest[i]) == levels
+    found[i] = np.where(largest, nearest[i], steps) * scale[i]
     lost = (left[i] - found[i]) / carry[i, i]
     left[i + 1 :] -= carry[i, i + 1 :, None] * lost
   result = np.empty_like(found)

@@ -50,6 +50,16 @@ def harvested(lm):
   return Harvest(lm, SITES)(packed())
 
 
+def test_rows_that_count_are_collected(lm, harvested):
+  values, counted = harvested
+  batches = [packed(), packed()]
+  found = Harvest(lm, SITES).collect(batches)
+  assert list(found) == list(values)
+  for site, rows in values.items():
+    once = np.asarray(rows)[np.asarray(counted)]
+    np.testing.assert_array_equal(found[site], np.concatenate([once, once]))
+
+
 def lowered(harvest):
   ids = np.zeros((4, SEQ), np.int32)
   return harvest._forward.lower(harvest._leaves, ids, ids, ids > 0)

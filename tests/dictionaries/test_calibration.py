@@ -59,7 +59,7 @@ def test_inputs_that_do_not_move_together_are_rounded_to_the_nearest_step():
   weights = RNG.standard_normal((5, 3))
   scale = np.broadcast_to(np.abs(weights).max(axis=0) / 7, weights.shape)
   spread = np.diag([3.0, 0.1, 1.0, 0.0, 2.0])
-  found = calibration._in_steps(weights, scale, spread)
+  found = calibration._in_steps(weights, scale, spread, 7)
   np.testing.assert_allclose(found, np.rint(weights / scale) * scale)
 
 
@@ -72,7 +72,7 @@ def test_products_move_less_than_with_nearest_steps():
     covariance = np.cov(inputs.T, bias=True)
     weights = RNG.standard_normal((n, 1))
     scale = np.broadcast_to(np.abs(weights).max() / levels, weights.shape)
-    found = calibration._in_steps(weights, scale, covariance)
+    found = calibration._in_steps(weights, scale, covariance, levels)
     steps = found / scale
     np.testing.assert_allclose(steps, np.rint(steps), atol=1e-9)
     assert np.abs(steps).max() <= levels + 1e-9

@@ -158,7 +158,10 @@ def sampled_gradient(
   share = gradients.spread(points, x.ndim).astype(x.dtype)
   factors = gradients.spread(weights, x.ndim) * way.astype(jnp.float32)
   path = starts.astype(x.dtype) + share * way
-  return gradients.gradients_sum(model, rows, target, path, factors, site)
+  _, total = gradients.values_and_gradients(
+    model, rows, target, path, factors, site
+  )
+  return total
 
 
 def _check_samples(samples: int) -> None:

@@ -123,7 +123,10 @@ def noisy_gradient(
   draws = jax.vmap(lambda i: _draw(jax.random.fold_in(key, i), shape, seq))
   points = x[None] + (sigma[None] * draws(samples)).astype(x.dtype)
   factors = gradients.spread(weights, x.ndim)
-  return gradients.gradients_sum(model, rows, target, points, factors, site)
+  _, total = gradients.values_and_gradients(
+    model, rows, target, points, factors, site
+  )
+  return total
 
 
 def _draw(key: jax.Array, shape: tuple[int, ...], seq: int) -> jax.Array:
